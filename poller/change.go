@@ -1,10 +1,6 @@
 package poller
 
 import (
-	"encoding/hex"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -88,30 +84,4 @@ type Known struct {
 	Created, Updated time.Time
 	// Deleted says that the last event is a deletion.
 	Deleted bool
-}
-
-// Fingerprint identifies the significant content of a contact: a hash, and the version of the rules it was
-// made by. Fingerprints of different versions say nothing about each other.
-type Fingerprint struct {
-	Version uint8
-	Hash    [16]byte
-}
-
-// String returns the fingerprint as it stands in event headers: "1:<hex>".
-func (f Fingerprint) String() string {
-	return strconv.Itoa(int(f.Version)) + ":" + hex.EncodeToString(f.Hash[:])
-}
-
-// ParseFingerprint reads what [Fingerprint.String] wrote.
-func ParseFingerprint(s string) (Fingerprint, error) {
-	version, hash, ok := strings.Cut(s, ":")
-	v, err := strconv.ParseUint(version, 10, 8)
-	if !ok || err != nil || hex.DecodedLen(len(hash)) != len(Fingerprint{}.Hash) {
-		return Fingerprint{}, fmt.Errorf("fingerprint %q is not of the form 1:<32 hex digits>", s)
-	}
-	f := Fingerprint{Version: uint8(v)}
-	if _, err := hex.Decode(f.Hash[:], []byte(hash)); err != nil {
-		return Fingerprint{}, fmt.Errorf("fingerprint %q is not of the form 1:<32 hex digits>", s)
-	}
-	return f, nil
 }

@@ -1,0 +1,386 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"go.uber.org/zap"
+
+	"nimble-bridge/nimble"
+)
+
+// Source is the account that is read. [nimble.Client] is one.
+type Source interface {
+	// ContactsPage returns one page of contacts.
+	ContactsPage(ctx context.Context, opts nimble.ListOptions) (*nimble.Page, error)
+	// Count returns how many contacts match.
+	Count(ctx context.Context, q nimble.Query) (nimble.Count, error)
+	// ContactByID returns one contact as it is now; the error wraps [nimble.ErrNotFound] or [nimble.ErrForbidden] if there is none to see.
+	ContactByID(ctx context.Context, id string) (nimble.Contact, error)
+}
+
+// Config is how a [Poller] works. The zero value of each field stands for its default.
+type Config struct {
+	// Interval is the time from the beginning of one poll to the beginning of the next. Defaults to 10 seconds.
+	Interval time.Duration
+	// Overlap is how long after a contact's `updated` a poll still looks for it, for search indexes that lag. Negative means none.
+	// Defaults to 2 minutes.
+	Overlap time.Duration
+	// PerPage is the number of contacts a request asks for, at most 100: beyond that the API does not sort. Defaults to 100.
+	PerPage int
+	// Batch is the number of changes published in one step, at most. Defaults to 500.
+	Batch int
+	// Log receives what an operator wants to read. Defaults to none.
+	Log *zap.Logger
+	// Published, if set, is called after changes were stored.
+	Published func([]Change)
+	// Polled, if set, is called after each poll, with its error if it had one.
+	Polled func(PollResult)
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Interval == 0 {
+		c.Interval = 10 * time.Second
+	}
+	switch {
+	case c.Overlap == 0:
+		c.Overlap = 2 * time.Minute
+	case c.Overlap < 0:
+		c.Overlap = 0
+	}
+	if c.PerPage == 0 {
+		c.PerPage = 100
+	}
+	if c.Batch == 0 {
+		c.Batch = 500
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	switch {
+	case c.Interval < 0:
+		return c, fmt.Errorf("poller: interval %s is negative", c.Interval)
+	case c.PerPage < 1 || c.PerPage > 100:
+		return c, fmt.Errorf("poller: %d contacts a page: 1 to 100 are possible", c.PerPage)
+	case c.Batch < 1:
+		return c, fmt.Errorf("poller: batches of %d changes: 1 at least", c.Batch)
+	}
+	return c, nil
+}
+
+// PollResult describes one poll.
+type PollResult struct {
+	// Duration is the time it took.
+	Duration time.Duration
+	// Requests is the number of listings and counts asked for; repeated attempts of one request are not counted.
+	Requests int
+	// Examined is the number of contacts compared with what is known.
+	Examined int
+	// Published is the number of events stored, by kind.
+	Published map[Kind]int
+	// Err is nil after a complete poll.
+	Err error
+}
+
+// Poller reads an account again and again and appends each change to the ledger. Create it with [New]; one goroutine calls [Poller.Run].
+type Poller struct {
+	source Source
+	ledger Ledger
+	cfg    Config
+	log    *zap.Logger
+
+	// What follows belongs to Run's goroutine.
+	table    *table // nil until loaded, and again when it may be out of date
+	progress Progress
+	saved    Progress
+	savedAt  time.Time
+	ladder   ladder
+	zone     zone
+	pass     pass
+	skewed   bool
+	before   *reader
+	after    *reader
+	hashed   []byte
+	failures int
+
+	mu     sync.Mutex
+	status Status
+}
+
+// pass is what one poll gathers.
+type pass struct {
+	began     time.Time // On Nimble's clock; zero before the first answer.
+	foundBy   FoundBy
+	requests  int
+	examined  int
+	published map[Kind]int
+	malformed []nimble.Malformed
+}
+
+// New returns a poller that reads from source and appends to ledger. It does nothing until [Poller.Run].
+func New(source Source, ledger Ledger, cfg Config) (*Poller, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p := &Poller{source: source, ledger: ledger, cfg: cfg, log: cfg.Log, status: Status{State: Starting}}
+	p.before = newReader(nil)
+	unknown := make(map[string]bool)
+	p.after = newReader(func(key string) {
+		if !unknown[key] && len(unknown) < maxInternedKeys {
+			unknown[key] = true
+			p.log.Info("contacts carry a key that is in no document of the API; it does not count as content", zap.String("key", key))
+		}
+	})
+	return p, nil
+}
+
+// Run polls until ctx ends and then returns nil; a publication under way is finished first. Failures do not end it: it waits, longer each time, and tries again.
+func (p *Poller) Run(ctx context.Context) error {
+	failing := backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(15*time.Second), backoff.WithMaxElapsedTime(0))
+	refused := backoff.NewExponentialBackOff(backoff.WithInitialInterval(5*time.Second), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := p.Poll(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		wait := max(0, p.cfg.Interval-time.Since(began))
+		if err == nil {
+			failing.Reset()
+			refused.Reset()
+		} else {
+			if _, ok := errors.AsType[*nimble.CredentialsError](err); ok {
+				wait = refused.NextBackOff()
+			} else {
+				wait = failing.NextBackOff()
+			}
+			p.logFailure(err, wait)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	p.saveProgress(ctx, true)
+	return nil
+}
+
+// logFailure says that a poll failed: when it begins, and then ever more seldom.
+func (p *Poller) logFailure(err error, wait time.Duration) {
+	failures := p.failures
+	level := zap.DebugLevel
+	if failures&(failures-1) == 0 { // 1, 2, 4, 8 …
+		level = zap.WarnLevel
+		if _, ok := errors.AsType[*nimble.CredentialsError](err); ok {
+			level = zap.ErrorLevel
+		}
+	}
+	p.log.Log(level, "poll failed", zap.Error(err), zap.Int("failures", failures), zap.Duration("retry_in", wait))
+}
+
+// Poll polls once, after loading what is known if that was not done yet or may be out of date. [Poller.Run] calls it again and again; call it
+// directly to decide on the times yourself. After an error, call it again: nothing is lost.
+func (p *Poller) Poll(ctx context.Context) error {
+	began := time.Now()
+	p.pass = pass{published: make(map[Kind]int)}
+	err := p.cycle(ctx)
+	if ctx.Err() == nil {
+		p.finish(time.Since(began), err)
+	}
+	return err
+}
+
+func (p *Poller) cycle(ctx context.Context) error {
+	if p.table == nil {
+		if err := p.load(ctx); err != nil {
+			return err
+		}
+	}
+	p.ladder.lookAgain()
+	err := p.poll(ctx)
+	for err != nil && p.adapt(err) {
+		err = p.poll(ctx)
+	}
+	if _, ok := errors.AsType[*ledgerError](err); ok {
+		p.table = nil // It may have been stored in part, or somebody else may write: what is known is loaded again.
+	}
+	return err
+}
+
+// load reads what is known from the ledger.
+func (p *Poller) load(ctx context.Context) error {
+	progress, err := p.ledger.Progress(ctx)
+	if err != nil {
+		return &ledgerError{"reading the progress", err}
+	}
+	began := time.Now()
+	t := newTable(progress.Settled)
+	var newest time.Time
+	err = p.ledger.Load(ctx, func(k Known) {
+		t.put(k)
+		if k.Created.After(newest) {
+			newest = k.Created
+		}
+	})
+	if err != nil {
+		return &ledgerError{"loading the known contacts", err}
+	}
+	if progress.FirstMet.IsZero() && !newest.IsZero() {
+		p.log.Warn("the record of the first meeting is gone; contacts created later than the newest known one count as new", zap.Time("newest", newest))
+		progress.FirstMet = newest
+	}
+	p.table, p.progress, p.saved = t, progress, progress
+	p.log.Info("known contacts loaded", zap.Int("contacts", t.present), zap.Time("settled", progress.Settled), zap.Duration("duration", time.Since(began)))
+	p.report()
+	return nil
+}
+
+// poll reads what may have changed, publishes what did, and settles what cannot change unseen any more.
+//
+// Everything from the settled mark on is read, usually in one request. When much lies there, after an import say, reading it
+// all at each poll would be waste: then what is newer than all that is known is read, the part that is about to be settled is read a last time, and the rest is
+// read only if Nimble counts more or fewer contacts in it than are known.
+func (p *Poller) poll(ctx context.Context) error {
+	p.pass.foundBy = FoundByPoll
+	if p.progress.SnapshotFinished.IsZero() {
+		p.pass.foundBy = FoundBySnapshot
+	}
+	settled := p.table.settled
+	emit := func(rows []nimble.Contact, through time.Time) error {
+		if err := p.meet(ctx); err != nil {
+			return err
+		}
+		if err := p.take(ctx, rows); err != nil {
+			return err
+		}
+		if err := p.reject(ctx); err != nil {
+			return err
+		}
+		p.settle(through)
+		p.saveProgress(ctx, false)
+		return nil
+	}
+	handOver := func(rows []nimble.Contact, _ time.Time) error { return emit(rows, time.Time{}) }
+
+	if times := p.table.unsettledTimes(); p.progress.SnapshotFinished.IsZero() || p.ladder.findings().Strategy.readsAll() || len(times) <= p.cfg.PerPage {
+		if err := p.read(ctx, settled, forEver, emit); err != nil {
+			return err
+		}
+	} else {
+		newest := newestBefore(times, time.Now().Add(maxSkew))
+		if err := p.read(ctx, newest, forEver, handOver); err != nil {
+			return err
+		}
+		due := p.pass.began.Add(-p.cfg.Overlap)
+		if due.After(settled) {
+			if err := p.read(ctx, settled, due, emit); err != nil {
+				return err
+			}
+		} else {
+			due = settled
+		}
+		agree, from, err := p.countAgrees(ctx, due)
+		if err != nil {
+			return err
+		}
+		if !agree {
+			if err := p.read(ctx, from, forEver, handOver); err != nil {
+				return err
+			}
+		}
+	}
+	p.settle(p.pass.began)
+	if p.progress.SnapshotFinished.IsZero() {
+		p.progress.SnapshotFinished = toSecond(time.Now())
+		p.log.Info("snapshot finished", zap.Int("contacts", p.table.present))
+		p.saveProgress(ctx, true)
+	}
+	p.saveProgress(ctx, false)
+	return nil
+}
+
+// countAgrees asks whether Nimble counts as many contacts from a moment on as are known there. The moment lies in a gap between the known times at or before from,
+// because nobody knows whether the API's bounds are inclusive.
+func (p *Poller) countAgrees(ctx context.Context, from time.Time) (agree bool, at time.Time, err error) {
+	const margin = 2 * time.Second
+	times := p.table.unsettledTimes()
+	i, _ := slices.BinarySearchFunc(times, from, time.Time.Compare)
+	for ; ; i-- {
+		at = from
+		if i < len(times) {
+			at = earlier(at, times[i].Add(-margin))
+		}
+		if i == 0 || at.Sub(times[i-1]) >= margin {
+			break
+		}
+	}
+	count, err := p.count(ctx, window{nimble.Updated, at, forEver})
+	return count == len(times)-i, at, err
+}
+
+// meet notes the moment of the first meeting, before anything is published that depends on it.
+func (p *Poller) meet(ctx context.Context) error {
+	if !p.progress.FirstMet.IsZero() {
+		return nil
+	}
+	p.progress.FirstMet = p.pass.began
+	if p.skewed { // The newest contact's time is no moment of meeting; the local clock is the best there is.
+		p.progress.FirstMet = toSecond(time.Now())
+	}
+	p.log.Info("account met for the first time; publishing its contacts as a snapshot", zap.Time("first_met", p.progress.FirstMet))
+	return p.save(ctx)
+}
+
+// settle moves the settled mark to a time before which everything was read and published, but never closer to Nimble's present than the overlap.
+func (p *Poller) settle(through time.Time) {
+	mark := earlier(through, p.pass.began.Add(-p.cfg.Overlap))
+	if through.IsZero() || !mark.After(p.table.settled) {
+		return
+	}
+	p.table.settle(mark)
+	p.progress.Settled = mark
+	p.report()
+}
+
+// saveEvery is how far the settled mark may run ahead of the saved one, which a restart has to read again.
+const saveEvery = time.Minute
+
+// saveProgress saves the progress when it is worth it, or when told to. Failing costs a restart some reading, and no more: it is logged.
+func (p *Poller) saveProgress(ctx context.Context, now bool) {
+	if p.table == nil || p.progress == p.saved {
+		return
+	}
+	if !now && (p.progress.Settled.Sub(p.saved.Settled) < saveEvery || time.Since(p.savedAt) < time.Second) {
+		return
+	}
+	if err := p.save(ctx); err != nil {
+		p.log.Warn("progress not saved; a restart will read again from the last saved mark", zap.Error(err), zap.Time("saved", p.saved.Settled))
+	}
+}
+
+func (p *Poller) save(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	if err := p.ledger.SaveProgress(ctx, p.progress); err != nil {
+		return &ledgerError{"saving the progress", err}
+	}
+	p.saved, p.savedAt = p.progress, time.Now()
+	return nil
+}
+
+const saveTimeout = 5 * time.Second
+
+// newestBefore returns the latest of the sorted times that is before the limit: a record dated in the future does not hide what comes before it.
+func newestBefore(times []time.Time, limit time.Time) time.Time {
+	i, _ := slices.BinarySearchFunc(times, limit, time.Time.Compare)
+	if i == 0 {
+		return times[0]
+	}
+	return times[i-1]
+}
