@@ -273,8 +273,7 @@ func (p *Poller) poll(ctx context.Context) error {
 			return err
 		}
 	} else {
-		newest := newestBefore(times, time.Now().Add(maxSkew))
-		if err := p.read(ctx, newest, forEver, handOver); err != nil {
+		if err := p.read(ctx, p.newer(times), forEver, handOver); err != nil {
 			return err
 		}
 		due := p.pass.began.Add(-p.cfg.Overlap)
@@ -376,11 +375,15 @@ func (p *Poller) save(ctx context.Context) error {
 
 const saveTimeout = 5 * time.Second
 
-// newestBefore returns the latest of the sorted times that is before the limit: a record dated in the future does not hide what comes before it.
-func newestBefore(times []time.Time, limit time.Time) time.Time {
-	i, _ := slices.BinarySearchFunc(times, limit, time.Time.Compare)
-	if i == 0 {
-		return times[0]
+// newer returns the moment from which contacts are newer than the sorted known times: the latest of them, as far as it is not in the future, since a
+// record dated there must not hide what comes before it. When that moment is the middle of an import, it is passed over: a contact of the import
+// that is edited in the very same second is then seen when the second is settled, and any other is missing from the count.
+func (p *Poller) newer(times []time.Time) time.Time {
+	i, _ := slices.BinarySearchFunc(times, time.Now().Add(maxSkew), time.Time.Compare)
+	newest := times[max(i-1, 0)]
+	first, _ := slices.BinarySearchFunc(times, toSecond(newest).Add(-time.Second), time.Time.Compare)
+	if i-first > p.cfg.PerPage {
+		return toSecond(newest).Add(2 * time.Second)
 	}
-	return times[i-1]
+	return newest
 }
