@@ -282,6 +282,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 // response is a complete answer with status 200.
 type response struct {
 	request Request
+	key     string // Only to keep it out of errors.
 	header  http.Header
 	body    []byte
 }
@@ -362,7 +363,7 @@ func (c *Client) attempt(ctx context.Context, request Request, decode func(*resp
 	if err != nil {
 		return resp.StatusCode, c.bodyError(ctx, timed, request, key, len(body), err)
 	}
-	if err := decode(&response{request: request, header: resp.Header, body: body}); err != nil {
+	if err := decode(&response{request: request, key: key, header: resp.Header, body: body}); err != nil {
 		return resp.StatusCode, err
 	}
 	return resp.StatusCode, nil

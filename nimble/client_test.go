@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -433,7 +434,7 @@ func TestTransportErrors(t *testing.T) {
 	})
 	t.Run("a certificate that nobody vouches for", func(t *testing.T) {
 		srv := httptest.NewUnstartedServer(http.NotFoundHandler())
-		srv.Config.ErrorLog = nil
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 		srv.StartTLS()
 		t.Cleanup(srv.Close)
 		_, err := dial(t, srv.URL).Myself(t.Context())

@@ -381,5 +381,5 @@ func (r *response) bodyError(err error) error {
 			reason = fmt.Sprintf("not valid JSON at byte %d", syntax.ByteOffset)
 		}
 	}
-	return &NotJSONError{Request: r.request, ContentType: clean(r.header.Get("Content-Type")), Reason: reason}
+	return &NotJSONError{Request: r.request, ContentType: clean(r.header.Get("Content-Type"), r.key), Reason: reason}
 }

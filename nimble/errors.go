@@ -95,8 +95,8 @@ type ValidationError struct {
 	Status int
 	// Message is Nimble's, the human-readable one if there are two.
 	Message string
-	// Problems are the complaints about single parameters, by the name or path that Nimble gives them. It is empty if
-	// Nimble gave none.
+	// Problems are the complaints about single parameters, by the name or path that Nimble gives them, "" for those that
+	// have none.
 	Problems map[string][]string
 }
 
@@ -105,7 +105,11 @@ func (e *ValidationError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: request refused: %s", e.Request, status(e.Status, e.Message))
 	for _, name := range slices.Sorted(maps.Keys(e.Problems)) {
-		fmt.Fprintf(&b, "; %s: %s", name, strings.Join(e.Problems[name], ", "))
+		b.WriteString("; ")
+		if name != "" {
+			b.WriteString(name + ": ")
+		}
+		b.WriteString(strings.Join(e.Problems[name], ", "))
 	}
 	return b.String()
 }
@@ -231,8 +235,7 @@ func (e *RecordError) Error() string {
 // statusError makes the error for an answer whose status is not 200.
 func statusError(request Request, resp *http.Response, body []byte, key string) error {
 	code := resp.StatusCode
-	fault := parseFault(body)
-	fault.redact(key)
+	fault := parseFault(body, key)
 	switch {
 	case code == http.StatusUnauthorized, code == http.StatusPaymentRequired,
 		code == http.StatusForbidden && (request.Endpoint != endpointContact || fault.authentication()):
@@ -295,39 +298,30 @@ func (f *fault) authentication() bool {
 	return strings.Contains(message, "authenticate request") || strings.Contains(message, "email_verification_required")
 }
 
-// redact removes the key, in case the server repeats it.
-func (f *fault) redact(key string) {
-	f.message = redact(f.message, key)
-	for _, problems := range f.problems {
-		for i := range problems {
-			problems[i] = redact(problems[i], key)
-		}
-	}
-}
-
+// redact removes the key from a text, in case somebody repeats it there.
 func redact(s, key string) string { return strings.ReplaceAll(s, key, "[API key]") }
 
 // parseFault reads an error's body in all the shapes that Nimble's documents and answers have, as far as that is possible: an object
 // with a message, and with problems that are a list or an object for each field, or a list of objects. Anything else, HTML for
-// one, gives no message.
-func parseFault(body []byte) fault {
+// one, gives no message. The texts are fit for logs and do not contain the key.
+func parseFault(body []byte, key string) fault {
 	members, ok := objectMembers(body)
 	if !ok {
 		return fault{}
 	}
 	f := fault{isJSON: true}
 	for _, name := range []string{"human_readable_error", "message", "error_description", "error"} {
-		if f.message = clean(stringValue(members[name])); f.message != "" {
+		if f.message = clean(stringValue(members[name]), key); f.message != "" {
 			break
 		}
 	}
 	errs := members["errors"]
 	if fields, ok := objectMembers(errs); ok {
 		for name, value := range fields {
-			f.addProblems(clean(name), value)
+			f.addProblems(clean(name, key), value, key)
 		}
 	} else {
-		f.addProblems("", errs)
+		f.addProblems("", errs, key)
 	}
 	return f
 }
@@ -335,7 +329,7 @@ func parseFault(body []byte) fault {
 // maxProblems bounds what an error can grow to.
 const maxProblems = 20
 
-func (f *fault) addProblems(name string, value jsontext.Value) {
+func (f *fault) addProblems(name string, value jsontext.Value, key string) {
 	if len(f.problems) >= maxProblems {
 		return
 	}
@@ -348,7 +342,7 @@ func (f *fault) addProblems(name string, value jsontext.Value) {
 		if members, ok := objectMembers(element); ok {
 			text = stringValue(members["message"])
 		}
-		if text = clean(text); text == "" {
+		if text = clean(text, key); text == "" {
 			continue
 		}
 		if f.problems == nil {
@@ -361,8 +355,9 @@ func (f *fault) addProblems(name string, value jsontext.Value) {
 // maxMessage is in bytes.
 const maxMessage = 300
 
-// clean makes a foreign text fit for one line of a log.
-func clean(s string) string {
+// clean makes a foreign text fit for one line of a log, without the key.
+func clean(s, key string) string {
+	s = redact(s, key) // First, so that no cut can leave a part of the key.
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 	if len(s) <= maxMessage {
 		return s

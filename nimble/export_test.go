@@ -11,7 +11,7 @@ func ParseRetryAfter(h http.Header, now time.Time) time.Duration { return parseR
 
 // DecodePage reads the body of a contact listing, without a request around it.
 func DecodePage(body []byte) (*Page, error) {
-	l, err := decodeListing(&response{body: body, header: http.Header{}}, contactResources, 100)
+	l, err := decodeListing(&response{body: body, key: "none", header: http.Header{}}, contactResources, 100)
 	if err != nil {
 		return nil, err
 	}

@@ -65,13 +65,14 @@ func (v *inventor) employer(ordinal uint32) (company uint32, ok bool) {
 func (v *inventor) companyName(ordinal uint32) (name, domain string) {
 	d := newDice(v.seed, uint64(ordinal), "company")
 	c := &cultures[d.below(len(cultures))]
-	head := d.pick(companyTop)
+	head, plain := spelling(d.pick(companyTop))
 	if d.chance(60) {
-		_, head = spelling(d.pick(c.family))
+		head, plain = spelling(d.pick(c.family))
 	}
 	trade := d.pick(trades)
 	name = head + " " + trade + " " + d.pick(c.suffixes)
-	domain = slug(head) + "-" + slug(trade) + ".example"
+	// The ordinal makes the domain unique, as Nimble demands of an account's companies.
+	domain = slug(plain) + "-" + slug(trade) + "-" + strconv.FormatUint(uint64(ordinal), 36) + ".example"
 	return name, domain
 }
 
