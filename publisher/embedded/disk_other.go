@@ -1,0 +1,8 @@
+//go:build !unix || solaris || aix
+
+package embedded
+
+import "os"
+
+// lockFile does nothing where the system has no such locks.
+func lockFile(*os.File) error { return nil }

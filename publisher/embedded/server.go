@@ -1,0 +1,250 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+)
+
+// Options say how the server runs.
+type Options struct {
+	// Dir is where the streams are stored. It is made if it does not exist, and belongs to one server at a time.
+	Dir string
+	// Addr is the host and port at which others can connect; port 0 takes any free one. Empty: nobody else can.
+	Addr string
+	// Log gets the server's own log; nil drops it.
+	Log *zap.Logger
+	// MaxStore bounds the size of all streams in bytes. 0 leaves a tenth of what is free on the disk, because a server that meets its limit says so,
+	// and one that meets a full disk has to be restarted.
+	MaxStore int64
+}
+
+const (
+	serverName = "nimble-bridge"
+	// startTimeout is long: a server that was killed reads its streams again, about a second for a million contacts.
+	startTimeout = 2 * time.Minute
+	// maxMemory bounds streams in memory, of which the bridge has none.
+	maxMemory = 64 << 20
+	// minStore is what MaxStore is at least, when it is derived from the free space.
+	minStore = 64 << 20
+	lockName = "nimble-bridge.lock"
+)
+
+// Server is a running server.
+type Server struct {
+	srv  *server.Server
+	lock *os.File
+}
+
+// AddressError says that the server could not listen at its address.
+type AddressError struct {
+	Addr string
+	Err  error
+}
+
+func (e *AddressError) Error() string {
+	if errors.Is(e.Err, syscall.EADDRINUSE) {
+		return fmt.Sprintf("embedded NATS cannot listen on %s: the port is taken; set EMBEDDED_NATS_ADDR to another one, or NATS_URL to use the server that is there", e.Addr)
+	}
+	return fmt.Sprintf("embedded NATS cannot listen on %s: %v; set EMBEDDED_NATS_ADDR to a host and port of this machine", e.Addr, e.Err)
+}
+
+func (e *AddressError) Unwrap() error { return e.Err }
+
+// DirError says that the server could not use its directory.
+type DirError struct {
+	Dir string
+	Err error
+}
+
+// ErrLocked is wrapped by the [*DirError] for a directory that another server is using.
+var ErrLocked = errors.New("another process is using it")
+
+func (e *DirError) Error() string {
+	fix := "set EMBEDDED_NATS_DIR to a directory that this user may write to"
+	if errors.Is(e.Err, ErrLocked) {
+		fix = "stop the other bridge, or set EMBEDDED_NATS_DIR to another directory"
+	}
+	return fmt.Sprintf("embedded NATS cannot store in %s: %v; %s", e.Dir, e.Err, fix)
+}
+
+func (e *DirError) Unwrap() error { return e.Err }
+
+// Start starts a server and returns when it can be used. The error is an [*AddressError] or a [*DirError] where the options are to blame.
+func Start(opts Options) (*Server, error) {
+	host, port, err := listenAddress(opts.Addr)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{lock: lock}
+	if err := s.start(opts, host, port); err != nil {
+		s.unlock()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) start(opts Options, host string, port int) error {
+	log := opts.Log
+	if log == nil {
+		log = zap.NewNop()
+	}
+	store := opts.MaxStore
+	if store <= 0 {
+		store = roomFor(opts.Dir)
+	}
+	srv, err := server.NewServer(&server.Options{
+		ServerName: serverName,
+		DontListen: opts.Addr == "",
+		Host:       host,
+		Port:       port,
+		JetStream:  true,
+		StoreDir:   opts.Dir,
+		SyncAlways: true,
+		NoSigs:     true,
+
+		JetStreamMaxStore:  store,
+		JetStreamMaxMemory: maxMemory,
+	})
+	if err != nil {
+		return fmt.Errorf("embedded NATS: %w", err)
+	}
+	failures := &serverLog{log: log.WithOptions(zap.AddCallerSkip(1)), fatal: make(chan string, 1)}
+	srv.SetLoggerV2(failures, log.Core().Enabled(zap.DebugLevel), false, false)
+	s.srv = srv
+	srv.Start()
+	return s.ready(opts, failures.fatal)
+}
+
+// ready waits until the server takes connections, or says why it does not.
+func (s *Server) ready(opts Options, fatal <-chan string) error {
+	for deadline := time.Now().Add(startTimeout); ; {
+		if s.srv.ReadyForConnections(50 * time.Millisecond) {
+			break
+		}
+		select {
+		case reason := <-fatal:
+			s.srv.Shutdown()
+			s.srv.WaitForShutdown()
+			return fmt.Errorf("embedded NATS did not start: %s", reason)
+		default:
+		}
+		if time.Now().After(deadline) {
+			s.srv.Shutdown()
+			return fmt.Errorf("embedded NATS is not ready after %v", startTimeout)
+		}
+	}
+	if !s.srv.JetStreamEnabled() {
+		s.srv.Shutdown()
+		s.srv.WaitForShutdown()
+		return &DirError{Dir: opts.Dir, Err: errors.New("JetStream did not start there")}
+	}
+	return nil
+}
+
+// listenAddress checks the address before anything is started, since the server itself only logs that it cannot listen, and ends.
+func listenAddress(addr string) (host string, port int, err error) {
+	if addr == "" {
+		return "", 0, nil
+	}
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, &AddressError{Addr: addr, Err: err}
+	}
+	if port, err = strconv.Atoi(text); err != nil || port < 0 || port > math.MaxUint16 {
+		return "", 0, &AddressError{Addr: addr, Err: fmt.Errorf("%q is no port", text)}
+	}
+	probe, err := net.Listen("tcp", addr) //nolint:noctx // The listener is closed at once.
+	if err != nil {
+		return "", 0, &AddressError{Addr: addr, Err: err}
+	}
+	_ = probe.Close()
+	if host == "" {
+		host = server.DEFAULT_HOST
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
+}
+
+// lockDir makes the directory and takes it for this process. Two servers on one directory would ruin each other's streams.
+func lockDir(dir string) (*os.File, error) {
+	if dir == "" {
+		return nil, &DirError{Dir: dir, Err: errors.New("no directory given")}
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, &DirError{Dir: dir, Err: err}
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, &DirError{Dir: dir, Err: err}
+	}
+	// The kernel drops the lock with the process, however it ends.
+	if err := lockFile(f); err != nil {
+		_ = f.Close()
+		return nil, &DirError{Dir: dir, Err: err}
+	}
+	return f, nil
+}
+
+// roomFor is nine tenths of what the directory has room for: what is free, and what its streams take up already.
+func roomFor(dir string) int64 {
+	free, used := freeSpace(dir), 0.0
+	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				used += float64(info.Size())
+			}
+		}
+		return nil // What cannot be read is not counted.
+	})
+	return int64(max(0.9*(free+used), minStore))
+}
+
+// URL is where others can connect; empty without a listen address.
+func (s *Server) URL() string {
+	if s.srv.Addr() == nil {
+		return ""
+	}
+	return s.srv.ClientURL()
+}
+
+// Version is the version of the server.
+func (s *Server) Version() string { return server.VERSION }
+
+// InProcess is how this process connects, see [nats.InProcessServer].
+func (s *Server) InProcess() nats.InProcessConnProvider { return s.srv }
+
+// Conn connects without a socket. The caller closes the connection.
+func (s *Server) Conn(opts ...nats.Option) (*nats.Conn, error) {
+	return nats.Connect("", append([]nats.Option{nats.InProcessServer(s.srv)}, opts...)...)
+}
+
+// Shutdown stops the server and returns when everything is written and its directory is free. It may be called more than once.
+func (s *Server) Shutdown() {
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+	s.unlock()
+}
+
+func (s *Server) unlock() {
+	if s.lock != nil {
+		_ = s.lock.Close() // Which drops the lock.
+		s.lock = nil
+	}
+}
