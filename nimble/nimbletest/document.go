@@ -81,9 +81,9 @@ func tagsOf(raw jsontext.Value) []string {
 			Tag string `json:"tag"`
 		}
 		var text string
-		if json.Unmarshal(item, &text) == nil {
+		if item.Kind() == '"' && json.Unmarshal(item, &text) == nil {
 			tags = append(tags, text)
-		} else if json.Unmarshal(item, &object) == nil {
+		} else if item.Kind() == '{' && json.Unmarshal(item, &object) == nil {
 			tags = append(tags, object.Tag)
 		}
 	}
@@ -262,7 +262,7 @@ func (w *view) appendMember(b []byte, r *record, s *state, m member) []byte {
 		}
 	case "creator", "updater":
 		var name string
-		if json.Unmarshal(m.value, &name) == nil {
+		if m.value.Kind() == '"' && json.Unmarshal(m.value, &name) == nil {
 			return quote(b, w.userName(name))
 		}
 	case "tags":

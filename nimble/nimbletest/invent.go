@@ -240,7 +240,7 @@ func (w *view) appendPersonFields(b []byte, ordinal uint32, d *dice) []byte {
 	v := w.inventor
 	c := &cultures[d.below(len(cultures))]
 	given, plainGiven := spelling(d.pick(c.given))
-	family, plainFamily := spelling(d.pick(c.family))
+	family, plainFamily := c.familyName(d)
 	mail := slug(plainGiven) + "." + slug(plainFamily)
 	b = appendField(b, "first name", given, "", false, "")
 	if d.chance(12) {
@@ -454,6 +454,15 @@ func appendTags(b []byte, tags []string, texts bool) []byte {
 		b = append(b, '}')
 	}
 	return append(b, ']')
+}
+
+// familyName is a family name, or two of them joined where that is customary enough.
+func (c *culture) familyName(d *dice) (name, plain string) {
+	entry, second := d.pick(c.family), d.pick(c.family)
+	if d.chance(30) && second != entry && !strings.ContainsAny(entry+second, "|- ") {
+		entry += "-" + second
+	}
+	return spelling(entry)
 }
 
 func (c *culture) phone(d *dice) string {
