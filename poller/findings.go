@@ -40,7 +40,8 @@ type Findings struct {
 	Strategy Strategy
 	// Form is the spelling of the bounds of a range.
 	Form nimble.DatetimeForm
-	// Relative says that ranges are asked for as "in the last n seconds", because no spelling of bounds was accepted.
+	// Relative says that ranges are asked for as "in the last n seconds", because no spelling of bounds was accepted. They cannot be walked: they
+	// have one bound, and only as exact as two clocks agree.
 	Relative bool
 }
 
@@ -49,7 +50,6 @@ var rungs = []Findings{
 	{Strategy: KeyedWalk, Form: nimble.DatetimeZ},
 	{Strategy: KeyedWalk, Form: nimble.DatetimeBare},
 	{Strategy: KeyedWalk, Form: nimble.DatetimeOffset},
-	{Strategy: KeyedWalk, Relative: true},
 	{Strategy: WindowRead, Form: nimble.DatetimeZ},
 	{Strategy: WindowRead, Form: nimble.DatetimeBare},
 	{Strategy: WindowRead, Form: nimble.DatetimeOffset},

@@ -251,7 +251,7 @@ func (p *Poller) poll(ctx context.Context) error {
 	if p.progress.SnapshotFinished.IsZero() {
 		p.pass.foundBy = FoundBySnapshot
 	}
-	settled := p.table.settled
+	settled := later(p.table.settled, beginning)
 	emit := func(rows []nimble.Contact, through time.Time) error {
 		if err := p.meet(ctx); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 // forEver is the upper bound of a range that has none: the API documents both bounds as required, and a record dated in
 // the future has to be found as well.
 var forEver = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// beginning is the lower bound of the first reading: before every contact, and a date that any parser takes.
+var beginning = time.Date(1970, 1, 2, 0, 0, 0, 0, time.UTC)
 
 // emitFunc takes over contacts that were read. through is the time before which everything in the range asked for has
 // now been handed over; zero while nothing can be said.
@@ -44,7 +48,7 @@ func (p *Poller) read(ctx context.Context, from, to time.Time, emit emitFunc) er
 	case WindowRead:
 		return p.readWindows(ctx, window{nimble.Updated, from, to}, emit)
 	case CreatedWalk:
-		return p.walk(ctx, window{nimble.Created, time.Unix(0, 0), forEver}, withoutMark(emit))
+		return p.walk(ctx, window{nimble.Created, beginning, forEver}, withoutMark(emit))
 	default:
 		return p.readAll(ctx, withoutMark(emit))
 	}
@@ -154,6 +158,9 @@ func (p *Poller) readWindows(ctx context.Context, w window, emit emitFunc) error
 // cut returns the time at which a window that holds too much is divided, if it is long enough. Nearly all of an open end is empty: the present
 // is the place to cut that.
 func (p *Poller) cut(w window) (time.Time, bool) {
+	if p.ladder.findings().Relative {
+		return time.Time{}, false
+	}
 	if soon := toSecond(p.pass.began.Add(time.Minute)); w.from.Before(soon) && soon.Before(w.to) {
 		return soon, true
 	}
@@ -176,16 +183,21 @@ func (p *Poller) readAll(ctx context.Context, emit emitFunc) error {
 	return nil
 }
 
-// readAttempts is how often a range is read again when it changed under the reader.
-const readAttempts = 4
+// A range that changed under the reader is read again: while that shows contacts not seen before maxAttempts times, else idleAttempts times.
+const (
+	maxAttempts  = 25
+	idleAttempts = 4
+)
 
 // readRange reads all pages of a range by page number and returns its contacts in order. steady says that nothing can have been
-// skipped: the total stayed the same from the first page to the last, and just as many contacts were read.
+// skipped: while the range's total stayed the same, just as many different contacts were read.
 func (p *Poller) readRange(ctx context.Context, w window, sorted bool) (rows []nimble.Contact, steady bool, err error) {
-	seen := make(map[string]nimble.Contact)
-	for range readAttempts {
-		total, drifted, deep, unique := -1, false, false, make(map[string]struct{})
-		for number := 1; ; number++ {
+	latest := make(map[string]nimble.Contact)
+	unique := make(map[string]struct{}) // Records read since the total last changed.
+	total, deep := -1, false
+	for attempt, idle := 0, 0; attempt < maxAttempts && idle < idleAttempts && !steady && !deep; attempt++ {
+		before := len(unique)
+		for number, last := 1, false; !last; number++ {
 			page, err := p.list(ctx, w, sorted, number)
 			if tooDeep(err, number) {
 				p.log.Warn("the API lists no further in a range that holds more; what it does list is published, and the range read again at each poll",
@@ -196,31 +208,29 @@ func (p *Poller) readRange(ctx context.Context, w window, sorted bool) (rows []n
 			if err != nil {
 				return nil, false, err
 			}
-			if total >= 0 && page.Meta.Total != total {
-				drifted = true
+			if page.Meta.Total != total {
+				total, before = page.Meta.Total, 0
+				clear(unique)
 			}
-			total = page.Meta.Total
 			for _, c := range page.Contacts {
 				unique[c.ID] = struct{}{}
-				if before, ok := seen[c.ID]; !ok || !c.Updated.Before(before.Updated) {
-					seen[c.ID] = c
+				if seen, ok := latest[c.ID]; !ok || !c.Updated.Before(seen.Updated) {
+					latest[c.ID] = c
 				}
 			}
 			for _, m := range page.Malformed {
-				unique[m.ID+"\x00"+string(m.Raw)] = struct{}{}
+				unique[string(m.Raw)] = struct{}{}
 			}
-			if isLast(page) {
-				break
-			}
+			last = isLast(page)
 		}
-		if steady = !drifted && !deep && len(unique) >= total; steady || deep {
-			break
+		steady = !deep && len(unique) >= total
+		if len(unique) > before {
+			idle = 0
+		} else {
+			idle++
 		}
 	}
-	rows = make([]nimble.Contact, 0, len(seen))
-	for _, c := range seen {
-		rows = append(rows, c)
-	}
+	rows = slices.Collect(maps.Values(latest))
 	sortRows(w, rows)
 	return rows, steady, nil
 }
@@ -380,6 +390,13 @@ func toSecond(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
 		return b
 	}
 	return a

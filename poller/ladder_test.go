@@ -1,0 +1,90 @@
+package poller_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nimble-bridge/nimble"
+	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/poller"
+)
+
+// TestEveryAPI runs one day in an account's life against each way in which the API may turn out to answer, and expects the same events of all.
+func TestEveryAPI(t *testing.T) {
+	z := nimbletest.RangeT | nimbletest.RangeZ
+	tests := []struct {
+		name      string
+		behaviour func(b *nimbletest.Behaviour)
+		want      poller.Findings
+	}{
+		{"the best evidence", func(*nimbletest.Behaviour) {}, poller.Findings{}},
+		{"exclusive bounds", func(b *nimbletest.Behaviour) { b.ExclusiveLower, b.ExclusiveUpper = true, true }, poller.Findings{}},
+		{"bounds in whole seconds", func(b *nimbletest.Behaviour) { b.RangeSeconds = true }, poller.Findings{}},
+		{"exclusive bounds in whole seconds", func(b *nimbletest.Behaviour) {
+			b.RangeSeconds, b.ExclusiveLower, b.ExclusiveUpper = true, true, true
+		}, poller.Findings{}},
+		{"whole seconds", func(b *nimbletest.Behaviour) { b.Timestamps = nimbletest.TimestampSeconds }, poller.Findings{}},
+		{"whole seconds and exclusive bounds", func(b *nimbletest.Behaviour) {
+			b.Timestamps, b.ExclusiveLower, b.ExclusiveUpper = nimbletest.TimestampSeconds, true, true
+		}, poller.Findings{}},
+		{"an offset in timestamps", func(b *nimbletest.Behaviour) {
+			b.Timestamps, b.UserZone = nimbletest.TimestampOffset, time.FixedZone("", 3*3600)
+		}, poller.Findings{}},
+		{"ties in another order each time", func(b *nimbletest.Behaviour) { b.UnstableTies = true }, poller.Findings{}},
+		{"rows twice across pages", func(b *nimbletest.Behaviour) { b.DuplicateRows = true }, poller.Findings{}},
+		{"total capped", func(b *nimbletest.Behaviour) { b.TotalCap = 200 }, poller.Findings{}},
+		{"paging capped", func(b *nimbletest.Behaviour) { b.TotalCap, b.DepthCap = 300, 300 }, poller.Findings{}},
+		{"no Date", func(b *nimbletest.Behaviour) { b.NoDate = true }, poller.Findings{}},
+		{"an hour off", func(b *nimbletest.Behaviour) { b.DateSkew = time.Hour }, poller.Findings{}},
+		{"404 for the missing", func(b *nimbletest.Behaviour) { b.MissingStatus, b.PastEnd = 404, nimbletest.PastEndRefused }, poller.Findings{}},
+		{"tags as texts", func(b *nimbletest.Behaviour) { b.TagsAsStrings, b.StagesAsList, b.Gzip = true, true, true }, poller.Findings{}},
+		{"no Z", func(b *nimbletest.Behaviour) { b.RangeForms = nimbletest.RangeT | nimbletest.RangeBare }, poller.Findings{Form: nimble.DatetimeBare}},
+		{"offsets only", func(b *nimbletest.Behaviour) { b.RangeForms = nimbletest.RangeT | nimbletest.RangeOffset }, poller.Findings{Form: nimble.DatetimeOffset}},
+		{"no ranges but relative ones", func(b *nimbletest.Behaviour) { b.Range = nimbletest.RangeRefused }, poller.Findings{Strategy: poller.WindowRead, Relative: true}},
+		{"updated cannot be sorted by", func(b *nimbletest.Behaviour) { b.UpdatedSort = nimbletest.SortRefused }, poller.Findings{Strategy: poller.WindowRead}},
+		{"sort by updated ignored", func(b *nimbletest.Behaviour) { b.UpdatedSort = nimbletest.SortIgnored }, poller.Findings{Strategy: poller.WindowRead}},
+		{"sort by updated ignored, one spelling", func(b *nimbletest.Behaviour) {
+			b.UpdatedSort, b.RangeForms = nimbletest.SortIgnored, nimbletest.RangeT|nimbletest.RangeBare
+		}, poller.Findings{Strategy: poller.WindowRead, Form: nimble.DatetimeBare}},
+		{"no range of either kind", func(b *nimbletest.Behaviour) { b.Range, b.Relative = nimbletest.RangeRefused, nimbletest.RangeRefused }, poller.Findings{Strategy: poller.FullCompare}},
+		{"ranges ignored", func(b *nimbletest.Behaviour) { b.Range, b.RangeForms = nimbletest.RangeIgnored, z }, poller.Findings{Strategy: poller.FullCompare}},
+		{"ranges and sort ignored", func(b *nimbletest.Behaviour) {
+			b.Range, b.UpdatedSort, b.CreatedSort = nimbletest.RangeIgnored, nimbletest.SortIgnored, nimbletest.SortIgnored
+		}, poller.Findings{Strategy: poller.FullCompare}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(650))
+				account.SetBehaviour(tt.behaviour)
+				ledger := newMemory()
+				p := start(t, account, ledger, poller.Config{Interval: 10 * time.Second, Overlap: 2 * time.Minute})
+				pass(3 * time.Second)
+				ids := account.IDs()
+				for i := range 40 {
+					account.Edit(ids[i*16], nimbletest.Field("title", fmt.Sprint("edit ", i)))
+					if i == 20 {
+						account.Import(250)
+					}
+					pass(1700 * time.Millisecond)
+				}
+				pass(time.Minute)
+				checkTruth(t, account, ledger)
+				if t.Failed() {
+					t.Logf("status before the overlap passed: %+v", p.Status())
+				}
+				pass(10 * time.Minute)
+				checkTruth(t, account, ledger)
+				status := p.Status()
+				if status.Findings != tt.want || status.Err != nil {
+					t.Errorf("findings %+v, error %v; want %+v and none", status.Findings, status.Err, tt.want)
+				}
+				if s, c := ledger.count(poller.Snapshot), ledger.count(poller.Created); s != 650 || c != 250 {
+					t.Errorf("%d snapshot and %d created events, want 650 and 250", s, c)
+				}
+			})
+		})
+	}
+}
