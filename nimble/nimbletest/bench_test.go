@@ -6,9 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"nimble-bridge/nimble/nimbletest"
 	"runtime"
 	"testing"
+
+	"nimble-bridge/nimble/nimbletest"
 )
 
 // BenchmarkKeyedWalk reads a whole account oldest edit first, each request asking from the last seen edit on.
@@ -109,7 +110,7 @@ func mustGet(tb testing.TB, client *http.Client, path string) []byte {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // Read to its end.
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		tb.Fatal(err)

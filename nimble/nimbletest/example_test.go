@@ -24,7 +24,7 @@ func get(client *http.Client, target string, into any) int {
 	if err != nil {
 		panic(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // Nothing to be done about it in an example.
+	defer resp.Body.Close()
 	if into != nil {
 		if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
 			panic(err)

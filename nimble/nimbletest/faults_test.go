@@ -31,25 +31,9 @@ func ways(t *testing.T, test func(t *testing.T, a *nimbletest.Account, c *http.C
 	})
 }
 
-// fetch sends a request and reads all of the answer.
-func fetch(ctx context.Context, c *http.Client, target string) (*http.Response, string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return nil, "", err
-	}
-	req.Header.Set("Authorization", "Bearer test-key")
-	resp, err := c.Do(req)
-	if err != nil {
-		return nil, "", err
-	}
-	defer resp.Body.Close() //nolint:errcheck // Read to its end, or failed.
-	body, err := io.ReadAll(resp.Body)
-	return resp, string(body), err
-}
-
 func TestFaults(t *testing.T) {
 	ways(t, func(t *testing.T, a *nimbletest.Account, c *http.Client, base string) {
-		get := func() (*http.Response, string, error) { return fetch(t.Context(), c, base+"/api/v1/contacts") }
+		get := func() (answer, error) { return fetch(t.Context(), c, base+"/api/v1/contacts") }
 		for _, tt := range []struct {
 			name           string
 			fault          nimbletest.Fault
@@ -65,23 +49,23 @@ func TestFaults(t *testing.T) {
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				a.Inject(1, tt.fault)
-				resp, body, err := get()
+				got, err := get()
 				if err != nil {
 					t.Fatal(err)
 				}
-				if resp.StatusCode != tt.status || resp.Header.Get("Retry-After") != tt.retry || !strings.Contains(body, tt.content) {
-					t.Errorf("%s, Retry-After %q, body %.200s", resp.Status, resp.Header.Get("Retry-After"), body)
+				if got.StatusCode != tt.status || got.Header.Get("Retry-After") != tt.retry || !strings.Contains(got.Body, tt.content) {
+					t.Errorf("%d, Retry-After %q, body %.200s", got.StatusCode, got.Header.Get("Retry-After"), got.Body)
 				}
-				if resp, body, err := get(); err != nil || resp.StatusCode != 200 || !strings.Contains(body, `"total":200`) {
-					t.Errorf("after the fault: %v, %.200s, %v", resp, body, err)
+				if got, err := get(); err != nil || got.StatusCode != 200 || !strings.Contains(got.Body, `"total":200`) {
+					t.Errorf("after the fault: %d, %.200s, %v", got.StatusCode, got.Body, err)
 				}
 			})
 		}
 		t.Run("truncated", func(t *testing.T) {
 			a.Inject(1, nimbletest.Fault{Truncate: true})
-			resp, body, err := get()
-			if !errors.Is(err, io.ErrUnexpectedEOF) || int64(len(body)) >= resp.ContentLength || body == "" {
-				t.Errorf("%d bytes, %v, want half and an unexpected end", len(body), err)
+			got, err := get()
+			if !errors.Is(err, io.ErrUnexpectedEOF) || int64(len(got.Body)) >= got.ContentLength || got.Body == "" {
+				t.Errorf("%d of %d bytes, %v, want half and an unexpected end", len(got.Body), got.ContentLength, err)
 			}
 		})
 		t.Run("reset", func(t *testing.T) {
@@ -89,8 +73,8 @@ func TestFaults(t *testing.T) {
 			c.CloseIdleConnections()
 			a.Inject(1, nimbletest.Fault{Reset: true})
 			a.ResetRequests()
-			if resp, _, err := get(); err == nil {
-				t.Errorf("%s, want an error", resp.Status)
+			if got, err := get(); err == nil {
+				t.Errorf("status = %d, want an error", got.StatusCode)
 			}
 			if got := a.Requests(); len(got) != 1 || got[0].Status != 0 {
 				t.Errorf("requests = %+v", got)
@@ -100,7 +84,7 @@ func TestFaults(t *testing.T) {
 			a.Inject(1, nimbletest.Fault{Delay: time.Hour})
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 			defer cancel()
-			if _, _, err := fetch(ctx, c, base+"/api/v1/contacts"); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := fetch(ctx, c, base+"/api/v1/contacts"); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("error = %v, want the deadline", err)
 			}
 		})
@@ -108,9 +92,9 @@ func TestFaults(t *testing.T) {
 			a.Inject(1, nimbletest.Fault{BodyDelay: time.Hour})
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			resp, body, err := fetch(ctx, c, base+"/api/v1/contacts")
-			if resp == nil || body == "" || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v with %d bytes, error = %v, want half a body and the deadline", resp, len(body), err)
+			got, err := fetch(ctx, c, base+"/api/v1/contacts")
+			if got.StatusCode != 200 || got.Body == "" || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%d with %d bytes, error = %v, want half a body and the deadline", got.StatusCode, len(got.Body), err)
 			}
 		})
 	})
@@ -144,7 +128,7 @@ func TestTransportInABubble(t *testing.T) {
 		start := time.Now()
 		a.Inject(1, nimbletest.Fault{Delay: time.Hour, BodyDelay: time.Minute})
 		c := &http.Client{Transport: a.Transport(), Timeout: 2 * time.Hour}
-		if _, _, err := fetch(t.Context(), c, "http://nimble.test/api/v1/contacts"); err != nil {
+		if _, err := fetch(t.Context(), c, "http://nimble.test/api/v1/contacts"); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := time.Since(start), time.Hour+time.Minute; got != want {
@@ -153,7 +137,7 @@ func TestTransportInABubble(t *testing.T) {
 		c.Timeout = time.Hour + 30*time.Second
 		a.Inject(1, nimbletest.Fault{Delay: time.Hour, BodyDelay: time.Minute})
 		start = time.Now()
-		if _, _, err := fetch(t.Context(), c, "http://nimble.test/api/v1/contacts"); err == nil || time.Since(start) != c.Timeout {
+		if _, err := fetch(t.Context(), c, "http://nimble.test/api/v1/contacts"); err == nil || time.Since(start) != c.Timeout {
 			t.Errorf("error = %v after %v, want a timeout within the body", err, time.Since(start))
 		}
 	})
@@ -163,7 +147,7 @@ func TestTransportEndsWithTheContext(t *testing.T) {
 	a := nimbletest.New()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := fetch(ctx, &http.Client{Transport: a.Transport()}, "http://nimble.test/api/v1/myself"); !errors.Is(err, context.Canceled) {
+	if _, err := fetch(ctx, &http.Client{Transport: a.Transport()}, "http://nimble.test/api/v1/myself"); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v, want canceled", err)
 	}
 	if got := len(a.Requests()); got != 0 {
@@ -174,7 +158,7 @@ func TestTransportEndsWithTheContext(t *testing.T) {
 func TestTransportReset(t *testing.T) {
 	a := nimbletest.New()
 	a.Inject(1, nimbletest.Fault{Reset: true})
-	if _, _, err := fetch(t.Context(), &http.Client{Transport: a.Transport()}, "http://nimble.test/api/v1/myself"); !errors.Is(err, syscall.ECONNRESET) {
+	if _, err := fetch(t.Context(), &http.Client{Transport: a.Transport()}, "http://nimble.test/api/v1/myself"); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("error = %v, want a reset connection", err)
 	}
 }
@@ -182,14 +166,14 @@ func TestTransportReset(t *testing.T) {
 func TestCompression(t *testing.T) {
 	ways(t, func(t *testing.T, a *nimbletest.Account, c *http.Client, base string) {
 		target := base + "/api/v1/contacts?per_page=100"
-		_, plain, err := fetch(t.Context(), c, target)
+		plain, err := fetch(t.Context(), c, target)
 		if err != nil {
 			t.Fatal(err)
 		}
 		a.SetBehaviour(func(b *nimbletest.Behaviour) { b.Gzip = true })
-		resp, body, err := fetch(t.Context(), c, target)
-		if err != nil || body != plain || !resp.Uncompressed {
-			t.Errorf("uncompressed by the transport: %v, %v, same body: %v", resp.Uncompressed, err, body == plain)
+		got, err := fetch(t.Context(), c, target)
+		if err != nil || got.Body != plain.Body || !got.Uncompressed {
+			t.Errorf("uncompressed by the transport: %v, %v, same body: %v", got.Uncompressed, err, got.Body == plain.Body)
 		}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
 		if err != nil {
@@ -197,17 +181,17 @@ func TestCompression(t *testing.T) {
 		}
 		req.Header.Set("Authorization", "Bearer test-key")
 		req.Header.Set("Accept-Encoding", "gzip")
-		resp, err = c.Do(req)
+		resp, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close() //nolint:errcheck // Read to its end below.
+		defer resp.Body.Close()
 		z, err := gzip.NewReader(resp.Body)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := io.ReadAll(z); err != nil || string(got) != plain || resp.Header.Get("Content-Encoding") != "gzip" {
-			t.Errorf("compressed on request: %v, same body: %v", err, string(got) == plain)
+		if got, err := io.ReadAll(z); err != nil || string(got) != plain.Body || resp.Header.Get("Content-Encoding") != "gzip" {
+			t.Errorf("compressed on request: %v, same body: %v", err, string(got) == plain.Body)
 		}
 	})
 }
@@ -229,7 +213,7 @@ func TestConcurrentUse(t *testing.T) {
 				a.Restore(ids[i])
 				a.Import(3)
 				for _, path := range []string{"contacts?sort=updated:desc", "contacts/ids?per_page=100", "contact/" + id} {
-					if _, _, err := c.try(path); err != nil {
+					if _, err := c.try(path); err != nil {
 						t.Error(err)
 					}
 				}

@@ -492,7 +492,7 @@ func (a *Account) logRequest(r *http.Request, status int) {
 }
 
 func acceptsGzip(r *http.Request) bool {
-	for _, part := range strings.Split(r.Header.Get("Accept-Encoding"), ",") {
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
 		coding, weight, _ := strings.Cut(part, ";")
 		if strings.TrimSpace(coding) == "gzip" && strings.TrimSpace(weight) != "q=0" {
 			return true

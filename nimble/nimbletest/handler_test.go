@@ -31,7 +31,11 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%s: body %s", path, body)
 		}
 	}
-	resp, err := c.Post("http://nimble.test/api/v1/contact", "application/json", strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://nimble.test/api/v1/contact", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

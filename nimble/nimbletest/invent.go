@@ -189,7 +189,7 @@ func (w *view) appendInvented(b []byte, r *record, s *state) []byte {
 	b = append(b, `,"company_last_contacted":{"in":null,"out":null},"last_contacted_user":null,"lc":null,"reminder":`...)
 	b = w.appendReminder(b, r)
 	b = append(b, `,"reminders":null,"notice":`...)
-	b = w.appendNotice(b, r, s, &d)
+	b = w.appendNotice(b, s, &d)
 	b = append(b, `,"stages_info":`...)
 	b = append(b, stages(w.stageList)...)
 	return append(b, `,"files":null,"contexts":[]}`...)
@@ -418,7 +418,7 @@ func (w *view) appendReminder(b []byte, r *record) []byte {
 	return append(b, '}')
 }
 
-func (w *view) appendNotice(b []byte, r *record, s *state, d *dice) []byte {
+func (w *view) appendNotice(b []byte, s *state, d *dice) []byte {
 	if !d.chance(4) {
 		return append(b, "null"...)
 	}

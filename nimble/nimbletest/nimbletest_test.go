@@ -1,6 +1,7 @@
 package nimbletest_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -99,17 +100,16 @@ func call(t testing.TB, a *nimbletest.Account) *caller {
 }
 
 // raw sends a request and gives the answer and its body.
-func (c *caller) raw(path string, params ...string) (*http.Response, []byte) {
+func (c *caller) raw(path string, params ...string) (answer, []byte) {
 	c.t.Helper()
-	resp, body, err := c.try(path, params...)
+	got, err := c.try(path, params...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return resp, body
+	return got, []byte(got.Body)
 }
 
-func (c *caller) try(path string, params ...string) (*http.Response, []byte, error) {
-	c.t.Helper()
+func (c *caller) try(path string, params ...string) (answer, error) {
 	values := url.Values{}
 	for i := 0; i < len(params); i += 2 {
 		values.Add(params[i], params[i+1])
@@ -118,18 +118,37 @@ func (c *caller) try(path string, params ...string) (*http.Response, []byte, err
 	if len(values) > 0 {
 		target += "?" + values.Encode()
 	}
-	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, target, nil)
+	return fetchAs(c.t.Context(), &c.Client, c.key, target)
+}
+
+// answer is a response that was read to its end, or as far as it came.
+type answer struct {
+	StatusCode    int
+	Status        string
+	Header        http.Header
+	ContentLength int64
+	Uncompressed  bool
+	Body          string
+}
+
+// fetch sends a request with the usual key and reads all of the answer.
+func fetch(ctx context.Context, c *http.Client, target string) (answer, error) {
+	return fetchAs(ctx, c, "test-key", target)
+}
+
+func fetchAs(ctx context.Context, c *http.Client, key, target string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
-		c.t.Fatal(err)
+		return answer{}, err
 	}
-	req.Header.Set("Authorization", "Bearer "+c.key)
+	req.Header.Set("Authorization", "Bearer "+key)
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return answer{}, err
 	}
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	return resp, body, err
+	return answer{resp.StatusCode, resp.Status, resp.Header, resp.ContentLength, resp.Uncompressed, string(body)}, err
 }
 
 // list sends a request that must succeed.

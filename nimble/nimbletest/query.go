@@ -1,6 +1,7 @@
 package nimbletest
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -90,7 +91,7 @@ func all(match func(*candidate) bool) node {
 func parseQuery(text string, b *Behaviour, now int64) (*query, error) {
 	var tree any
 	if err := json.Unmarshal([]byte(text), &tree); err != nil {
-		return nil, fmt.Errorf("query is not valid JSON")
+		return nil, errors.New("query is not valid JSON")
 	}
 	p := &queryParser{behaviour: b, now: now}
 	n, err := p.parse(tree, 1)
@@ -154,13 +155,12 @@ func (p *queryParser) parse(tree any, depth int) (node, error) {
 
 // only takes apart an object with one key.
 func only(tree any) (name string, value any, err error) {
-	object, ok := tree.(map[string]any)
-	if !ok || len(object) != 1 {
-		return "", nil, fmt.Errorf("want an object with exactly one key")
+	if object, ok := tree.(map[string]any); ok && len(object) == 1 {
+		for name, value := range object {
+			return name, value, nil
+		}
 	}
-	for name, value = range object {
-	}
-	return name, value, nil
+	return "", nil, errors.New("want an object with exactly one key")
 }
 
 func conjunction(parts []node) node {
@@ -198,8 +198,8 @@ func disjunction(parts []node) node {
 }
 
 var (
-	errOperator = fmt.Errorf("not supported")
-	errOperand  = fmt.Errorf("bad value")
+	errOperator = errors.New("not supported")
+	errOperand  = errors.New("bad value")
 )
 
 func (p *queryParser) leaf(field, operator string, operand any) (node, error) {
@@ -441,11 +441,11 @@ func (p *queryParser) rangeInterval(arguments map[string]any) (interval, error) 
 }
 
 func floor(at, step int64) int64 {
-	if m := at % step; m < 0 {
-		return at - m - step
-	} else {
-		return at - m
+	m := at % step
+	if m < 0 {
+		m += step
 	}
+	return at - m
 }
 
 func (p *queryParser) accepts(form RangeForms) bool {

@@ -208,7 +208,7 @@ func TestRangeSwitches(t *testing.T) {
 func TestInventedContactsCanBeSearched(t *testing.T) {
 	a := nimbletest.New(nimbletest.WithContacts(150))
 	c := call(t, a)
-	for _, id := range a.IDs()[:20] {
+	for _, id := range a.IDs()[:4] {
 		got, _ := c.contact(id)
 		if mail := got.text("email"); !slices.Contains(c.ids(fmt.Sprintf(`{"email":{"is":%q}}`, mail)), id) {
 			t.Errorf("%s is not found by its address %s", id, mail)

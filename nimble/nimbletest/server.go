@@ -1,6 +1,7 @@
 package nimbletest
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"time"
@@ -19,7 +20,7 @@ type Server struct {
 // NewServer makes an account and serves it until [Server.Close]. Like net/http/httptest it panics when there is
 // no port to be had.
 func NewServer(opts ...Option) *Server {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		panic("nimbletest: " + err.Error())
 	}

@@ -26,7 +26,7 @@ type transport struct{ handler http.Handler }
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	if r.Body != nil {
-		defer r.Body.Close() //nolint:errcheck // The request's body is the caller's; there is nobody to tell.
+		defer r.Body.Close()
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (c *recorder) response(r *http.Request, aborted, undo bool) (*http.Response
 
 // streamedBody gives a body piece by piece, pausing where the handler paused.
 type streamedBody struct {
-	ctx    context.Context //nolint:containedctx // A response body lives as long as its request's context.
+	ctx    context.Context // A response body lives as long as its request's context.
 	parts  []part
 	end    error
 	closed bool
