@@ -1,0 +1,245 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+)
+
+// InboxPrefix is the first token of every subject that answers come to, so that a user's permission to subscribe can be as narrow as
+// "_INBOX_NIMBLE_BRIDGE.>".
+const InboxPrefix = "_INBOX_NIMBLE_BRIDGE"
+
+// ConnectConfig says how to reach NATS. At most one kind of authentication is to be given.
+type ConnectConfig struct {
+	// URLs are the servers; any of them will do. Not needed with InProcess.
+	URLs []string
+	// Creds is a .creds file, NKeyFile one with an nkey seed.
+	Creds, NKeyFile string
+	// User and Password, or Token.
+	User, Password, Token string
+	// UserInfo and TokenSource, if not nil, are asked at every attempt to connect instead, for secrets that change while the bridge runs.
+	UserInfo    func() (user, password string)
+	TokenSource func() string
+	// TLSCA is a file with the certificates to trust, TLSCert and TLSKey are the client's own certificate and key.
+	TLSCA, TLSCert, TLSKey string
+	// InProcess is an embedded server; no socket is used then.
+	InProcess nats.InProcessConnProvider
+	// Name is what the server shows for the connection.
+	Name string
+}
+
+// Connection is a connection to NATS that comes back by itself for as long as it is open, and remembers what the server last complained of.
+//
+// NATS reports a missing permission apart from the call that needed it, which just gets no answer. What is remembered here lets a time-out name
+// its reason.
+type Connection struct {
+	nc  *nats.Conn
+	log *zap.Logger
+
+	mu     sync.Mutex
+	last   error
+	lastAt time.Time
+}
+
+// reconnectWait is the pause between attempts to connect; half of it is random, so that many clients do not come back at once.
+const reconnectWait = time.Second
+
+// Connect starts connecting and returns without waiting for a server: [Connection.WaitConnected] does. An error is about the configuration, a credentials file that
+// cannot be read for instance.
+func Connect(ctx context.Context, cfg ConnectConfig, log *zap.Logger) (*Connection, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c := &Connection{log: log}
+	opts, err := c.options(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("NATS connection: %w", err)
+	}
+	nc, err := nats.Connect(strings.Join(cfg.URLs, ","), opts...)
+	if err != nil {
+		return nil, fmt.Errorf("NATS connection: %w", err)
+	}
+	c.mu.Lock()
+	c.nc = nc
+	c.mu.Unlock()
+	return c, nil
+}
+
+func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
+	opts := []nats.Option{
+		nats.Name(cfg.Name),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		// Without it a second refusal of the credentials closes the connection for good.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectWait/2, reconnectWait/2),
+		// Nothing is kept for later while disconnected: an event that may be stored at some unknown time is worse than an error now.
+		nats.ReconnectBufSize(-1),
+		nats.CustomInboxPrefix(InboxPrefix),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.complaint("NATS error", err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.complaint("NATS not reached; trying again", err) }),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if nc.IsClosed() || err == nil {
+				return
+			}
+			c.complaint("NATS disconnected", err)
+		}),
+		nats.ConnectHandler(func(nc *nats.Conn) { c.connected("NATS connected", nc) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { c.connected("NATS reconnected", nc) }),
+	}
+	if cfg.InProcess != nil {
+		opts = append(opts, nats.InProcessServer(cfg.InProcess))
+	}
+	switch {
+	case cfg.Creds != "":
+		opts = append(opts, nats.UserCredentials(cfg.Creds))
+	case cfg.NKeyFile != "":
+		nkey, err := nats.NkeyOptionFromSeed(cfg.NKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("nkey file %s: %w", cfg.NKeyFile, err)
+		}
+		opts = append(opts, nkey)
+	case cfg.UserInfo != nil:
+		opts = append(opts, nats.UserInfoHandler(cfg.UserInfo))
+	case cfg.User != "":
+		opts = append(opts, nats.UserInfo(cfg.User, cfg.Password))
+	case cfg.TokenSource != nil:
+		opts = append(opts, nats.TokenHandler(cfg.TokenSource))
+	case cfg.Token != "":
+		opts = append(opts, nats.Token(cfg.Token))
+	}
+	if cfg.TLSCA != "" {
+		opts = append(opts, nats.RootCAs(cfg.TLSCA))
+	}
+	if cfg.TLSCert != "" || cfg.TLSKey != "" {
+		opts = append(opts, nats.ClientCert(cfg.TLSCert, cfg.TLSKey))
+	}
+	return opts, nil
+}
+
+// complaint remembers an error, and logs it unless it is just the last one again.
+func (c *Connection) complaint(what string, err error) {
+	if err == nil {
+		return
+	}
+	c.mu.Lock()
+	again := c.last != nil && c.last.Error() == err.Error()
+	c.last, c.lastAt = err, time.Now()
+	c.mu.Unlock()
+	if again {
+		c.log.Debug(what, zap.Error(err))
+		return
+	}
+	c.log.Warn(what, zap.Error(err))
+}
+
+func (c *Connection) connected(what string, nc *nats.Conn) {
+	c.mu.Lock()
+	c.last = nil
+	c.mu.Unlock()
+	c.log.Info(what, zap.String("server", nc.ConnectedUrlRedacted()), zap.String("version", nc.ConnectedServerVersion()))
+}
+
+// NATS is the underlying connection.
+func (c *Connection) NATS() *nats.Conn { return c.nc }
+
+// Connected tells whether there is a server at the other end now.
+func (c *Connection) Connected() bool { return c.nc.IsConnected() }
+
+// LastError is what the server or the network last complained of since the connection was made; nil if nothing.
+func (c *Connection) LastError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// WaitConnected returns when there is a server at the other end, or an [*UnreachableError] when there is none after the given time.
+func (c *Connection) WaitConnected(ctx context.Context, patience time.Duration) error {
+	changed := c.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer c.nc.RemoveStatusListener(changed)
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for !c.nc.IsConnected() {
+		if c.nc.IsClosed() {
+			return &UnreachableError{Err: nats.ErrConnectionClosed}
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return c.unreachable()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (c *Connection) unreachable() error {
+	err := c.LastError()
+	if err == nil {
+		err = c.nc.LastError()
+	}
+	if err == nil {
+		err = nats.ErrNoServers
+	}
+	urls := make([]string, 0, 4)
+	for _, u := range c.nc.Servers() {
+		urls = append(urls, redacted(u))
+	}
+	return &UnreachableError{URLs: urls, Err: err}
+}
+
+// explain makes sense of a call that got no answer: a permission that was found missing since it began is the reason.
+func (c *Connection) explain(err error, began time.Time) error {
+	if !unanswered(err) {
+		return err
+	}
+	c.mu.Lock()
+	last, at := c.last, c.lastAt
+	c.mu.Unlock()
+	if last != nil && !at.Before(began) && errors.Is(last, nats.ErrPermissionViolation) {
+		return &PermissionError{Err: last}
+	}
+	if !c.nc.IsConnected() {
+		return c.unreachable()
+	}
+	return err
+}
+
+// unanswered tells whether an error says only that there was no answer in time.
+func unanswered(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || disconnected(err)
+}
+
+func disconnected(err error) bool {
+	return errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionReconnecting) ||
+		errors.Is(err, nats.ErrStaleConnection)
+}
+
+// Close waits for what is being sent, and closes the connection.
+func (c *Connection) Close() {
+	if c.nc.IsConnected() {
+		_ = c.nc.FlushTimeout(2 * time.Second) // There is nobody left to tell.
+	}
+	c.nc.Close()
+}
+
+// redacted drops the user and password from a URL.
+func redacted(url string) string {
+	scheme, rest, ok := strings.Cut(url, "://")
+	if !ok {
+		return url
+	}
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		rest = rest[i+1:]
+	}
+	return scheme + "://" + rest
+}
