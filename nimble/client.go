@@ -2,7 +2,6 @@ package nimble
 
 import (
 	"bytes"
-	"cmp"
 	"compress/flate"
 	"compress/gzip"
 	"context"
@@ -312,8 +311,11 @@ func (c *Client) get(ctx context.Context, endpoint, path string, query url.Value
 	return c.retry.run(ctx, func() error {
 		attempt++
 		if err := c.limiter.Wait(ctx); err != nil {
-			// The limiter refuses to wait past the context's deadline, with an error of its own.
-			return request.contextError(ctx, cmp.Or(ctx.Err(), error(context.DeadlineExceeded)))
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s: %w", request, ended(ctx))
+			}
+			// The limiter does not begin a wait that the context's deadline would cut short.
+			return fmt.Errorf("%s: %w while waiting for the rate limit", request, context.DeadlineExceeded)
 		}
 		start := time.Now()
 		status, err := c.attempt(ctx, request, decode)
@@ -355,7 +357,7 @@ func (c *Client) attempt(ctx context.Context, request Request, decode func(*resp
 	if resp.StatusCode != http.StatusOK {
 		body, _ := readBody(resp, maxErrorBody) // What could be read of it is good enough.
 		if ctx.Err() != nil {
-			return resp.StatusCode, request.contextError(ctx, ctx.Err())
+			return resp.StatusCode, fmt.Errorf("%s: %w", request, ended(ctx))
 		}
 		return resp.StatusCode, statusError(request, resp, body, key)
 	}
@@ -372,7 +374,7 @@ func (c *Client) attempt(ctx context.Context, request Request, decode func(*resp
 // transportError tells the caller's own cancellation from the timeout of the request and from failures of the network.
 func (c *Client) transportError(ctx, timed context.Context, request Request, key string, err error) error {
 	if ctx.Err() != nil {
-		return request.contextError(ctx, ctx.Err())
+		return fmt.Errorf("%s: %w", request, ended(ctx))
 	}
 	if timed.Err() != nil {
 		// Not wrapping the context's error: callers look for that to see whether their own time is up.
@@ -381,10 +383,12 @@ func (c *Client) transportError(ctx, timed context.Context, request Request, key
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // It repeats method and URL.
 	}
-	if strings.Contains(err.Error(), key) {
+	// The timeouts of package net, too, claim to be the context's.
+	timeout := errors.Is(err, context.DeadlineExceeded)
+	if timeout || errors.Is(err, context.Canceled) || strings.Contains(err.Error(), key) {
 		err = errors.New(redact(err.Error(), key))
 	}
-	return &TransportError{Request: request, Err: err}
+	return &TransportError{Request: request, Timeout: timeout, Err: err}
 }
 
 func (c *Client) bodyError(ctx, timed context.Context, request Request, key string, read int, err error) error {

@@ -10,15 +10,17 @@ import (
 	"io"
 	"log"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"nimble-bridge/nimble"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"nimble-bridge/nimble"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -168,7 +170,7 @@ func TestKeySourceIsAskedForEachRequest(t *testing.T) {
 }
 
 func TestRedirectKeepsKeyWithinOrigin(t *testing.T) {
-	elsewhere := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	elsewhere := serve(t, func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s was requested, with Authorization %q", r.URL, r.Header.Get("Authorization"))
 	})
 	elsewhereURL, err := url.Parse(elsewhere.URL)
@@ -441,6 +443,16 @@ func TestTransportErrors(t *testing.T) {
 		_, ok := errors.AsType[*nimble.TransportError](err)
 		if _, cert := errors.AsType[*tls.CertificateVerificationError](err); !ok || !cert || nimble.Retryable(err) {
 			t.Errorf("got %v, retryable %v", err, nimble.Retryable(err))
+		}
+	})
+	t.Run("a timeout of the network's own", func(t *testing.T) {
+		// As net.Dialer reports one.
+		_, err := newClient(t, func(*http.Request) (*http.Response, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
+		}).Myself(t.Context())
+		transport, ok := errors.AsType[*nimble.TransportError](err)
+		if !ok || !transport.Timeout || !nimble.Retryable(err) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("the key in the error of a transport", func(t *testing.T) {

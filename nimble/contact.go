@@ -226,7 +226,8 @@ func (l *listing) decode(body []byte, kind resourceKind, expect int, dec *jsonte
 	}
 	// An answer without its list must not pass for an empty list, in which every contact seems deleted. An explicit null beside a
 	// total of none may.
-	if found != '[' && !(found == 'n' && l.hasTotal && l.meta.Total == 0) {
+	none := found == 'n' && l.hasTotal && l.meta.Total == 0
+	if found != '[' && !none {
 		return shapeError("JSON without a list of resources")
 	}
 	return nil

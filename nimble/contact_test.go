@@ -3,10 +3,11 @@ package nimble_test
 import (
 	"errors"
 	"fmt"
-	"nimble-bridge/nimble"
 	"strings"
 	"testing"
 	"time"
+
+	"nimble-bridge/nimble"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"nimble-bridge/nimble"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"nimble-bridge/nimble"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -48,13 +49,16 @@ func (a *account) roundTrip(req *http.Request) (*http.Response, error) {
 		return answer(req, 200, a.list(query, quoted), "Date", "Sun, 04 May 2031 10:00:30 GMT"), nil
 	case "/api/v1/contact":
 		var found []string
-		for _, wanted := range strings.Split(query.Get("id"), ",") {
+		missing := false
+		for wanted := range strings.SplitSeq(query.Get("id"), ",") {
 			i := slices.IndexFunc(a.records, func(record string) bool { return strings.Contains(record, `"`+wanted+`"`) })
 			if i >= 0 {
 				found = append(found, a.records[i])
-			} else if a.missing != 0 {
-				return answer(req, a.missing, `{"object_type":"contact","object_id":"`+wanted+`"}`), nil
 			}
+			missing = missing || i < 0
+		}
+		if missing && a.missing != 0 {
+			return answer(req, a.missing, `{"object_type":"contact"}`), nil
 		}
 		slices.Reverse(found) // No order is promised.
 		return answer(req, 200, `{"resources":[`+strings.Join(found, ",")+`]}`), nil

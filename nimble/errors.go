@@ -41,11 +41,13 @@ func (r Request) String() string {
 	return r.Method + " " + short
 }
 
-func (r Request) contextError(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, err) {
-		return fmt.Errorf("%s: %w: %w", r, err, cause)
+// ended is why the caller's context ended, with the cause that was given for it.
+func ended(ctx context.Context) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", err, cause)
 	}
-	return fmt.Errorf("%s: %w", r, err)
+	return err
 }
 
 // CredentialsError says that Nimble does not accept the API key: it is wrong, revoked, its user's e-mail address is not

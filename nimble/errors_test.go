@@ -2,9 +2,10 @@ package nimble_test
 
 import (
 	"errors"
-	"nimble-bridge/nimble"
 	"strings"
 	"testing"
+
+	"nimble-bridge/nimble"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -232,6 +233,15 @@ func TestNoErrorTellsTheKey(t *testing.T) {
 			if err := call(t, newClient(t, rt)); err != nil && strings.Contains(err.Error(), testKey[:len(testKey)/2]) {
 				t.Errorf("transport %d, %s: %v", i, endpoint, err)
 			}
+		}
+	}
+}
+
+func TestListingThatIsNotThereIsNoMissingContact(t *testing.T) {
+	for _, endpoint := range []string{"contacts", "ids", "count", "myself"} {
+		err := calls[endpoint](t, newClient(t, always(404, `{}`)))
+		if status, ok := errors.AsType[*nimble.StatusError](err); !ok || status.Status != 404 || errors.Is(err, nimble.ErrNotFound) {
+			t.Errorf("%s: got %v", endpoint, err)
 		}
 	}
 }

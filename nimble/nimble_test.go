@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"nimble-bridge/nimble"
 	"strings"
 	"testing"
+
+	"nimble-bridge/nimble"
 
 	"go.uber.org/goleak"
 )

@@ -1,10 +1,11 @@
 package nimble_test
 
 import (
-	"nimble-bridge/nimble"
 	"strings"
 	"testing"
 	"time"
+
+	"nimble-bridge/nimble"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"

@@ -54,8 +54,8 @@ func (p *RetryPolicy) run(ctx context.Context, operation func() error) error {
 		return pace.last
 	}, backoff.WithContext(pace, ctx))
 	if err != nil && ctx.Err() != nil && !errors.Is(pace.last, ctx.Err()) {
-		// The context ended during a wait; what the wait was for is worth telling.
-		return fmt.Errorf("%w while waiting to retry after: %s", ctx.Err(), pace.last)
+		// The context ended during a wait. What the wait was for is worth telling, but the error must not pass for it.
+		return fmt.Errorf("%w while waiting to retry after: %s", ended(ctx), pace.last.Error())
 	}
 	return err
 }

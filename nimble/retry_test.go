@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"nimble-bridge/nimble"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"nimble-bridge/nimble"
 )
 
 // recorder answers from a list, the last one for ever, and notes when.
@@ -178,10 +179,11 @@ func TestLongRetryAfterIsLeftToTheCaller(t *testing.T) {
 func TestContextEndsWaitForRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := record(always(503, "", "Retry-After", "60"))
-		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(5*time.Second, cancel)
+		errShutdown := errors.New("shutting down")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(5*time.Second, func() { cancel(errShutdown) })
 		_, err := newClient(t, rec.roundTrip, nimble.WithRetry(nimble.RetryPolicy{})).ContactsPage(ctx, nimble.ListOptions{})
-		if !errors.Is(err, context.Canceled) || nimble.Retryable(err) {
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, errShutdown) || nimble.Retryable(err) {
 			t.Errorf("got %v, retryable %v", err, nimble.Retryable(err))
 		}
 		if got := time.Since(rec.start); got != 5*time.Second {

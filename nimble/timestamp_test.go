@@ -1,9 +1,11 @@
 package nimble_test
 
 import (
-	"nimble-bridge/nimble"
+	"regexp"
 	"testing"
 	"time"
+
+	"nimble-bridge/nimble"
 )
 
 func TestParseTime(t *testing.T) {
@@ -74,6 +76,9 @@ func TestParseTimeAllocatesNothing(t *testing.T) {
 	}
 }
 
+// rfc3339 is what time.Parse should accept: it lets through hours of one digit, for instance.
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
 // FuzzParseTime: what is read is UTC, can be written by every format, and reads back as the same instant. Whatever the standard library reads as RFC
 // 3339 is read as the same instant here.
 func FuzzParseTime(f *testing.F) {
@@ -85,7 +90,7 @@ func FuzzParseTime(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		got, err := nimble.ParseTime(s)
-		if want, stdErr := time.Parse(time.RFC3339Nano, s); stdErr == nil && want.UTC().Year() >= 1 && want.UTC().Year() <= 9999 {
+		if want, stdErr := time.Parse(time.RFC3339, s); rfc3339.MatchString(s) && stdErr == nil && want.UTC().Year() >= 1 && want.UTC().Year() <= 9999 {
 			if err != nil || !got.Equal(want) {
 				t.Fatalf("ParseTime(%q) = %v, %v; RFC 3339 says %v", s, got, err, want)
 			}
