@@ -67,7 +67,7 @@ func WithSeed(seed uint64) Option { return func(s *settings) { s.seed = seed } }
 
 // WithContacts lets the account begin with n invented contacts, about 15 in 100 of them companies, created and
 // edited over the six years before the account's now. n is at most 16,000,000. Their content takes no memory
-// until they are edited; a million of them take about 120 MB.
+// until they are edited; a million of them take about 100 MB.
 func WithContacts(n int) Option { return func(s *settings) { s.contacts = n } }
 
 // WithClock sets the account's clock. It gives the times of edits, the Date header, and the now of relative
@@ -330,7 +330,6 @@ func (a *Account) RenameUser(old, name string) {
 	}
 	users[old] = name
 	a.users = users
-	a.index.generation++
 	a.record(OpRenameUser, "", a.stamp())
 }
 
@@ -360,7 +359,6 @@ func (a *Account) CountDown() {
 			}
 		}
 	}
-	a.index.generation++
 	a.record(OpCountDown, "", a.stamp())
 }
 

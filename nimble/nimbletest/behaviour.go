@@ -47,6 +47,8 @@ type Behaviour struct {
 	// TotalNoise, when set, makes the shown total (before TotalCap) out of the true one.
 	TotalNoise func(total int) int
 
+	// URLCap is the length in bytes from which on a request's path and query get a proxy's 414. 0 is no limit.
+	URLCap int
 	// PastEnd is the answer to a page behind the last one.
 	PastEnd PastEnd
 	// PerPageMax is the largest per_page, 0 for 200. PerPageCap serves larger requests with that many rows and

@@ -163,6 +163,16 @@ func TestTransportReset(t *testing.T) {
 	}
 }
 
+func TestNoDateHoldsOverAnyWay(t *testing.T) {
+	ways(t, func(t *testing.T, a *nimbletest.Account, c *http.Client, base string) {
+		a.SetBehaviour(func(b *nimbletest.Behaviour) { b.NoDate = true })
+		got, err := fetch(t.Context(), c, base+"/api/v1/myself")
+		if err != nil || len(got.Header.Values("Date")) != 0 {
+			t.Errorf("Date = %q, %v, want none", got.Header.Values("Date"), err)
+		}
+	})
+}
+
 func TestCompression(t *testing.T) {
 	ways(t, func(t *testing.T, a *nimbletest.Account, c *http.Client, base string) {
 		target := base + "/api/v1/contacts?per_page=100"

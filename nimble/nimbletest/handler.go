@@ -120,6 +120,10 @@ func (a *Account) answer(name, pathIDs string, r *http.Request, fault Fault) ans
 	a.mu.Lock()
 	unlock := a.mu.Unlock
 	b := a.behaviour
+	if b.URLCap > 0 && len(r.URL.RequestURI()) >= b.URLCap {
+		unlock()
+		return htmlAnswer(http.StatusRequestURITooLong)
+	}
 	if !a.authorised(r) {
 		unlock()
 		return b.failure(badKey(b.BadKeyStatus))
@@ -368,6 +372,7 @@ func (a *Account) listingAnswer(values url.Values, idsOnly bool) (func() []byte,
 	if b.TotalCap > 0 {
 		m.total = min(m.total, b.TotalCap)
 	}
+	// No sample shows an empty listing; that it has no pages is what the others suggest.
 	m.pages = (m.total + m.perPage - 1) / m.perPage
 	w := a.view()
 	if idsOnly {

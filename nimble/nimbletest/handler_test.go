@@ -99,6 +99,9 @@ func TestRecordTypeCountsOnlyWithoutQuery(t *testing.T) {
 	if got := c.list("contacts", "record_type", "person", "sort", "created:asc").Meta.Total; got != 85 {
 		t.Errorf("persons = %d, want 85", got)
 	}
+	if got := c.list("contacts", "record_type", "company", "sort", "created:asc").Meta.Total; got != 15 {
+		t.Errorf("companies after persons = %d, want 15", got)
+	}
 	if got := c.list("contacts", "record_type", "person", "query", `{"record type":{"is":"company"}}`).Meta.Total; got != 15 {
 		t.Errorf("companies by query = %d, want 15", got)
 	}
@@ -293,6 +296,7 @@ func TestSwitches(t *testing.T) {
 		{"noisy total", "contacts/ids?per_page=10", "200 page 1/5 per 10 total 50 rows 10", "200 page 1/6 per 10 total 53 rows 10", func(b *nimbletest.Behaviour) { b.TotalNoise = func(n int) int { return n + 3 } }},
 		{"duplicate rows", "contacts/ids?per_page=10&page=2", "200 page 2/5 per 10 total 50 rows 10", "200 page 2/5 per 10 total 50 rows 11", func(b *nimbletest.Behaviour) { b.DuplicateRows = true }},
 		{"duplicate rows, past the end", "contacts/ids?per_page=10&page=6", "200 page 6/5 per 10 total 50 rows 0", "200 page 6/5 per 10 total 50 rows 0", func(b *nimbletest.Behaviour) { b.DuplicateRows = true }},
+		{"long address", "contacts/ids?page=1&x=0123456789", "200 page 1/2 per 30 total 50 rows 30", "414 page 0/0 per 0 total 0 rows 0", func(b *nimbletest.Behaviour) { b.URLCap = 30 }},
 		{"missing", "contact/ffffffffffffffffffffffff", "200 page 0/0 per 0 total 0 rows 0", "404 page 0/0 per 0 total 0 rows 0", func(b *nimbletest.Behaviour) { b.MissingStatus = 404 }},
 		{"missing among others", "contact/ffffffffffffffffffffffff,eeeeeeeeeeeeeeeeeeeeeeee", "200 page 0/0 per 0 total 0 rows 0", "200 page 0/0 per 0 total 0 rows 0", func(b *nimbletest.Behaviour) { b.MissingStatus = 404 }},
 		{"hidden", "contact/HIDDEN", "200 page 0/0 per 0 total 0 rows 0", "403 page 0/0 per 0 total 0 rows 0", func(b *nimbletest.Behaviour) { b.HiddenStatus = 403 }},

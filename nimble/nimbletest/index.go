@@ -155,10 +155,7 @@ func (a arrival) outcome() state {
 
 // install makes the arrived version the indexed one and forgets the lag with the last one on its way.
 func (a arrival) install() {
-	l := a.record.lag
-	if l == nil {
-		return // The only version there is; the index follows the store by itself.
-	}
+	l := a.record.lag // Never nil: it stays until the last version has arrived.
 	if a.number > l.applied {
 		l.indexed, l.applied = a.next, a.number
 	}

@@ -354,6 +354,9 @@ func TestBulkLagArrivesTogether(t *testing.T) {
 	a.SetBehaviour(func(b *nimbletest.Behaviour) { b.IndexLag = time.Second })
 	imported := a.Import(5000)
 	a.Delete(imported[:2000]...)
+	for _, id := range imported[2000:2200] {
+		a.Touch(id) // Two versions of one contact arrive at once.
+	}
 	a.Delete(a.IDs()[:250]...)
 	if got := call(t, a).list("contacts/ids", "per_page", "1").Meta.Total; got != 500 {
 		t.Errorf("total = %d before the lag, want 500", got)
@@ -361,5 +364,14 @@ func TestBulkLagArrivesTogether(t *testing.T) {
 	c.Advance(time.Second)
 	if got := call(t, a).list("contacts/ids", "per_page", "1").Meta.Total; got != 3250 || a.Len() != got {
 		t.Errorf("total = %d after the lag, Len = %d, want 3250", got, a.Len())
+	}
+	seen := make(map[string]bool)
+	for n := 1; n <= 33; n++ {
+		for _, raw := range call(t, a).list("contacts/ids", "per_page", "100", "page", fmt.Sprint(n), "sort", "updated:asc").Resources {
+			seen[string(raw)] = true
+		}
+	}
+	if len(seen) != 3250 {
+		t.Errorf("the pages have %d contacts, want 3250", len(seen))
 	}
 }

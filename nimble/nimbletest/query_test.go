@@ -106,6 +106,18 @@ func TestQueries(t *testing.T) {
 	}
 }
 
+func TestRelativeQueriesMoveWithTheClock(t *testing.T) {
+	a, clk := queryAccount(t)
+	query := `{"updated":{"in_the_last":{"unit":"second","quantity":900}}}`
+	if got := call(t, a).ids(query); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("matches %q, want a", got)
+	}
+	clk.Advance(time.Hour)
+	if got := call(t, a).ids(query); len(got) != 0 {
+		t.Errorf("an hour later: matches %q, want nothing", got)
+	}
+}
+
 func TestRefusedQueries(t *testing.T) {
 	a, _ := queryAccount(t)
 	c := call(t, a)

@@ -64,7 +64,7 @@ type recorder struct {
 	parts  []part
 }
 
-// part is a piece of a body and the pause before it.
+// part is a piece of a body, or a pause in it.
 type part struct {
 	after time.Duration
 	data  []byte
@@ -158,7 +158,6 @@ func (s *streamedBody) Read(p []byte) (int, error) {
 		if !wait(s.ctx.Done(), next.after) {
 			return 0, context.Cause(s.ctx)
 		}
-		next.after = 0
 		if len(next.data) == 0 {
 			s.parts = s.parts[1:]
 			continue

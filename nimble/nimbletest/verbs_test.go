@@ -203,7 +203,7 @@ func TestMergeKeepsWhatTheSurvivorLacks(t *testing.T) {
 		t.Fatal("merging must work, and only once")
 	}
 	got, _ := call(t, a).contact(survivor)
-	if got.text("first name") != "Ana" || len(got.Fields["email"]) != 2 || got.text("twitter") != "@ana" || !slices.Equal(got.Tags2, []string{"one", "two"}) {
+	if got.text("first name") != "Ana" || len(got.Fields["first name"]) != 1 || len(got.Fields["email"]) != 2 || got.text("twitter") != "@ana" || !slices.Equal(got.Tags2, []string{"one", "two"}) {
 		t.Errorf("survivor = %+v", got)
 	}
 	if got.Updated <= before.Updated {
@@ -229,6 +229,13 @@ func TestPutShowsTheDocumentAsItIs(t *testing.T) {
 	a.Touch("6f10a0c2d4e5b6a7c8d9e0f1")
 	if got, _ := a.Contact("6f10a0c2d4e5b6a7c8d9e0f1"); string(got) != `{"id":"6f10a0c2d4e5b6a7c8d9e0f1","updated":"2031-05-04T10:00:00.250001","odd":[null,1.50,"é"],"fields":null,"created":null}` {
 		t.Errorf("after a touch: %s", got)
+	}
+	a.Delete("6f10a0c2d4e5b6a7c8d9e0f1")
+	if err := a.Put(raw); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := a.Contact("6f10a0c2d4e5b6a7c8d9e0f1"); !ok || string(got) != raw || !a.Touch("6f10a0c2d4e5b6a7c8d9e0f1") || a.Len() != 1 {
+		t.Errorf("put after a deletion: %s, %v", got, ok)
 	}
 	for _, bad := range []string{``, `{`, `[]`, `null`, `{}`, `{"id":5}`, `{"id":""}`, `{"id":"a"} {}`} {
 		if err := a.Put(bad); err == nil {
