@@ -173,8 +173,8 @@ func WithObserver(observe func(RequestInfo)) Option {
 	}
 }
 
-// NewClient returns a client for the API at baseURL, an origin such as "https://app.nimble.com", behind a proxy with a path. The
-// key may be empty if [WithKeySource] is given. NewClient sends nothing.
+// NewClient returns a client for the API at baseURL, an origin such as "https://app.nimble.com", behind a proxy with a path. With
+// http:// the key is sent unencrypted. The key may be empty if [WithKeySource] is given. NewClient sends nothing.
 func NewClient(baseURL, key string, opts ...Option) (*Client, error) {
 	base, err := parseBase(baseURL)
 	if err != nil {
@@ -426,7 +426,8 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 
 	var buf bytes.Buffer
 	if expect > 0 {
-		buf.Grow(int(min(expect, limit)) + bytes.MinRead)
+		// Not all of it at once: a length is quickly claimed.
+		buf.Grow(int(min(expect, limit, 1<<20)) + bytes.MinRead)
 	}
 	n, err := buf.ReadFrom(io.LimitReader(r, limit+1))
 	switch {

@@ -77,7 +77,7 @@ func newPace(p RetryPolicy) *pace {
 // NextBackOff implements [backoff.BackOff].
 func (p *pace) NextBackOff() time.Duration {
 	next := p.ExponentialBackOff.NextBackOff()
-	asked := retryAfter(p.last)
+	asked := RetryAfter(p.last)
 	if next == backoff.Stop || asked <= next {
 		return next
 	}
@@ -87,8 +87,8 @@ func (p *pace) NextBackOff() time.Duration {
 	return asked
 }
 
-// retryAfter is the wait that the server asked for, 0 if it did not.
-func retryAfter(err error) time.Duration {
+// RetryAfter returns the wait that the server asked for with its answer, at most an hour; 0 if it did not ask.
+func RetryAfter(err error) time.Duration {
 	if limited, ok := errors.AsType[*RateLimitError](err); ok {
 		return limited.RetryAfter
 	}

@@ -211,6 +211,7 @@ func TestRetryableOfWrappedErrors(t *testing.T) {
 		want bool
 	}{
 		{nil, false},
+		{errors.Join(errors.New("cycle 7"), &nimble.RateLimitError{Status: 429}), true},
 		{errors.New("anything"), false},
 		{context.Canceled, false},
 		{nimble.ErrNotFound, false},
@@ -220,6 +221,22 @@ func TestRetryableOfWrappedErrors(t *testing.T) {
 	} {
 		if got := nimble.Retryable(tt.err); got != tt.want {
 			t.Errorf("Retryable(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestRetryAfterOfErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want time.Duration
+	}{
+		{nil, 0},
+		{errors.New("anything"), 0},
+		{fmt.Errorf("page 3: %w", &nimble.RateLimitError{RetryAfter: time.Minute}), time.Minute},
+		{fmt.Errorf("page 3: %w", &nimble.ServerError{RetryAfter: time.Second}), time.Second},
+	} {
+		if got := nimble.RetryAfter(tt.err); got != tt.want {
+			t.Errorf("RetryAfter(%v) = %v, want %v", tt.err, got, tt.want)
 		}
 	}
 }
