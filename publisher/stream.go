@@ -259,10 +259,14 @@ func (p *Publisher) unfitEvents(c jetstream.StreamConfig) []Misfit {
 
 // The bucket with the latest event of each contact.
 
-// shapeBucket makes a configuration fit the bucket's stream, which the key-value API of every client can read. It has no subjects of its own, so that
-// nobody can write to it but NATS, sourcing the event stream.
+// listed is the one key that could be written to the bucket. A bucket without any subject is left out when clients list the buckets there are; one with all of its
+// keys as subjects could be written to by anybody, where only NATS is to, sourcing the event stream.
+const listed = "_"
+
+// shapeBucket makes a configuration fit the bucket's stream, which the key-value API of every client can read.
 func (p *Publisher) shapeBucket(c *jetstream.StreamConfig) {
 	created := len(c.Sources) == 0 && len(c.Subjects) == 0
+	c.Subjects = []string{"$KV." + p.cfg.Bucket + "." + listed}
 	if c.Description == "" {
 		c.Description = "Latest event of each contact, sourced from stream " + p.cfg.Stream
 	}
