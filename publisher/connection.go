@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type ConnectConfig struct {
 	InProcess nats.InProcessConnProvider
 	// Name is what the server shows for the connection.
 	Name string
+	// ReconnectWait is the pause between attempts to connect; up to half of it is added by chance, so that many clients do not come back at once. 0 means a second.
+	ReconnectWait time.Duration
 }
 
 // Connection is a connection to NATS that comes back by itself for as long as it is open, and remembers what the server last complained of.
@@ -47,9 +50,6 @@ type Connection struct {
 	last   error
 	lastAt time.Time
 }
-
-// reconnectWait is the pause between attempts to connect; half of it is random, so that many clients do not come back at once.
-const reconnectWait = time.Second
 
 // Connect starts connecting and returns without waiting for a server: [Connection.WaitConnected] does. An error is about the configuration, a credentials file that
 // cannot be read for instance.
@@ -73,14 +73,15 @@ func Connect(ctx context.Context, cfg ConnectConfig, log *zap.Logger) (*Connecti
 }
 
 func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
+	wait := cmp.Or(cfg.ReconnectWait, time.Second)
 	opts := []nats.Option{
 		nats.Name(cfg.Name),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
 		// Without it a second refusal of the credentials closes the connection for good.
 		nats.IgnoreAuthErrorAbort(),
-		nats.ReconnectWait(reconnectWait),
-		nats.ReconnectJitter(reconnectWait/2, reconnectWait/2),
+		nats.ReconnectWait(wait),
+		nats.ReconnectJitter(wait/2, wait/2),
 		// Nothing is kept for later while disconnected: an event that may be stored at some unknown time is worse than an error now.
 		nats.ReconnectBufSize(-1),
 		nats.CustomInboxPrefix(InboxPrefix),
