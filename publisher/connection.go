@@ -49,6 +49,8 @@ type Connection struct {
 	mu     sync.Mutex
 	last   error
 	lastAt time.Time
+	// lost is closed when the connection is lost, and replaced then.
+	lost chan struct{}
 }
 
 // Connect starts connecting and returns without waiting for a server: [Connection.WaitConnected] does. An error is about the configuration, a credentials file that
@@ -57,7 +59,7 @@ func Connect(ctx context.Context, cfg ConnectConfig, log *zap.Logger) (*Connecti
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c := &Connection{log: log}
+	c := &Connection{log: log, lost: make(chan struct{})}
 	opts, err := c.options(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("NATS connection: %w", err)
@@ -88,6 +90,10 @@ func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.complaint("NATS error", err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.complaint("NATS not reached; trying again", err) }),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			c.mu.Lock()
+			close(c.lost)
+			c.lost = make(chan struct{})
+			c.mu.Unlock()
 			if nc.IsClosed() || err == nil {
 				return
 			}
@@ -196,6 +202,35 @@ func (c *Connection) unreachable() error {
 		urls = append(urls, redacted(u))
 	}
 	return &UnreachableError{URLs: urls, Err: err}
+}
+
+// request sends a message and returns the answer. It gives up after the given time, or at once when the connection is lost: the answer would not come then, though what
+// was asked for may have been done.
+func (c *Connection) request(ctx context.Context, msg *nats.Msg, timeout time.Duration) (*nats.Msg, error) {
+	c.mu.Lock()
+	lost := c.lost
+	c.mu.Unlock()
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	type answer struct {
+		msg *nats.Msg
+		err error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		reply, err := c.nc.RequestMsgWithContext(limited, msg)
+		answered <- answer{reply, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.msg, a.err
+	case <-lost:
+		cancel()
+		if a := <-answered; a.err == nil {
+			return a.msg, nil
+		}
+		return nil, nats.ErrDisconnected
+	}
 }
 
 // explain makes sense of a call that got no answer: a permission that was found missing since it began is the reason.

@@ -357,7 +357,7 @@ func (w *world) bridge(i int) *bridge {
 }
 
 func (w *world) config() publisher.Config {
-	return publisher.Config{Account: w.name, Stream: "NIMBLE", Prefix: "nimble", Bucket: "nimble-contacts", Replicas: 1, MaxBytes: -1, Manage: true}
+	return publisher.Config{Account: w.name, Stream: "NIMBLE", Prefix: "nimble", Bucket: "nimble-contacts", Replicas: 1, MaxBytes: -1, Manage: true, AckTimeout: 300 * time.Millisecond}
 }
 
 // drop ends a bridge as a crash would: nothing is saved, nothing is waited for.
