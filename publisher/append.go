@@ -155,9 +155,7 @@ type ack struct {
 }
 
 // commit sends the messages, several as one atomic batch, and returns the sequence of the last one. After an error nothing is known.
-func (p *Publisher) commit(ctx context.Context, batch []*outgoing) (last uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.AckTimeout)
-	defer cancel()
+func (p *Publisher) commit(ctx context.Context, batch []*outgoing) (last uint64, _ error) {
 	id := ""
 	if len(batch) > 1 {
 		id = nuid.Next()
@@ -180,17 +178,10 @@ func (p *Publisher) commit(ctx context.Context, batch []*outgoing) (last uint64,
 			return 0, err
 		}
 	}
-	reply, err := p.nc.RequestMsgWithContext(ctx, batch[len(batch)-1].msg)
-	if err != nil {
-		return 0, err
-	}
-	var a ack
-	if err := json.Unmarshal(reply.Data, &a); err != nil {
-		return 0, fmt.Errorf("acknowledgement: %w", err)
-	}
+	a, err := p.publish(ctx, batch[len(batch)-1].msg)
 	switch {
-	case a.Error != nil:
-		return 0, a.Error.asError()
+	case err != nil:
+		return 0, err
 	case a.Stream != p.cfg.Stream:
 		return 0, fatalError{&UnfitError{
 			Object:  p.eventObject().title,
@@ -204,6 +195,22 @@ func (p *Publisher) commit(ctx context.Context, batch []*outgoing) (last uint64,
 		return 0, fatalError{&ServerTooOldError{Version: p.nc.ConnectedServerVersion()}}
 	}
 	return a.Sequence, nil
+}
+
+// publish sends a message and returns the answer of the stream that has its subject; a refusal is an error.
+func (p *Publisher) publish(ctx context.Context, msg *nats.Msg) (ack, error) {
+	var a ack
+	reply, err := p.conn.request(ctx, msg, p.cfg.AckTimeout)
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(reply.Data, &a); err != nil {
+		return a, fmt.Errorf("acknowledgement: %w", err)
+	}
+	if a.Error != nil {
+		return a, a.Error.asError()
+	}
+	return a, nil
 }
 
 var errDuplicate = errors.New("the server has this message already")

@@ -88,7 +88,7 @@ func Open(ctx context.Context, conn *Connection, cfg Config, log *zap.Logger) (*
 		cfg.Patience = defaultPatience
 	}
 	p := &Publisher{
-		conn: conn, nc: conn.NATS(), cfg: cfg, log: log.With(zap.String("stream", cfg.Stream)),
+		conn: conn, nc: conn.NATS(), cfg: cfg, log: log,
 		bucketStream: kvStream(cfg.Bucket), maxBatch: maxBatch,
 	}
 	var err error

@@ -42,7 +42,7 @@ func serverIn(t testing.TB, dir, addr string) *embedded.Server {
 
 func connect(t testing.TB, cfg publisher.ConnectConfig) *publisher.Connection {
 	t.Helper()
-	cfg.Name = "test"
+	cfg.Name, cfg.ReconnectWait = "test", 20*time.Millisecond
 	conn, err := publisher.Connect(context.Background(), cfg, quiet(t))
 	if err != nil {
 		t.Fatal(err)

@@ -131,9 +131,7 @@ func (p *Publisher) extentOf(ctx context.Context, stream string) (extent, error)
 // ask sends a request and decodes the answer.
 func (p *Publisher) ask(ctx context.Context, subject string, request []byte, answer any) error {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.AckTimeout)
-	defer cancel()
-	reply, err := p.nc.RequestWithContext(ctx, subject, request)
+	reply, err := p.conn.request(ctx, &nats.Msg{Subject: subject, Data: request}, p.cfg.AckTimeout)
 	if err != nil {
 		return p.conn.explain(err, began)
 	}

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
 
 	"nimble-bridge/poller"
@@ -108,23 +107,7 @@ func (p *Publisher) notice(r poller.Rejection, id string) *nats.Msg {
 
 // publishNotice stores a notice if no other came in between.
 func (p *Publisher) publishNotice(ctx context.Context, msg *nats.Msg) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.AckTimeout)
-	defer cancel()
-	after := p.rejectedAt
-	if after < p.first {
-		after = 0
-	}
-	msg.Header[headerExpected] = []string{strconv.FormatUint(after, 10)}
-	reply, err := p.nc.RequestMsgWithContext(ctx, msg)
-	if err != nil {
-		return 0, err
-	}
-	var a ack
-	if err := json.Unmarshal(reply.Data, &a); err != nil {
-		return 0, fmt.Errorf("acknowledgement: %w", err)
-	}
-	if a.Error != nil {
-		return 0, a.Error.asError()
-	}
-	return a.Sequence, nil
+	msg.Header[headerExpected] = []string{strconv.FormatUint(p.reachable(p.rejectedAt), 10)}
+	a, err := p.publish(ctx, msg)
+	return a.Sequence, err
 }

@@ -3,14 +3,12 @@ package publisher
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"nimble-bridge/poller"
 	"nimble-bridge/publisher/event"
@@ -84,7 +82,9 @@ func (p *Publisher) writeState(ctx context.Context, name string, data []byte, al
 			}
 		}
 		began := time.Now()
-		err = p.conn.explain(p.put1(ctx, subject, data, sequence), began)
+		msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{headerExpected: {strconv.FormatUint(sequence, 10)}}}
+		_, err = p.publish(ctx, msg)
+		err = p.conn.explain(err, began)
 		if err == nil {
 			return nil
 		}
@@ -95,18 +95,6 @@ func (p *Publisher) writeState(ctx context.Context, name string, data []byte, al
 			return fmt.Errorf("key %s in bucket %s: %w", p.stateKey(name), StateBucket, err)
 		}
 	}
-}
-
-// put1 publishes one message that has to follow the given sequence of its subject.
-func (p *Publisher) put1(ctx context.Context, subject string, data []byte, after uint64) error {
-	limited, cancel := context.WithTimeout(ctx, p.cfg.AckTimeout)
-	defer cancel()
-	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{headerExpected: {strconv.FormatUint(after, 10)}}}
-	_, err := p.js.PublishMsg(limited, msg, jetstream.WithRetryAttempts(0))
-	if errors.Is(err, jetstream.ErrNoStreamResponse) {
-		return nats.ErrNoResponders
-	}
-	return err
 }
 
 func headerTime(h nats.Header, name string) time.Time {
