@@ -215,10 +215,11 @@ func contactIn(m *stored, k poller.Known) (jsontext.Value, error) {
 // again; and NATS is made to source the bucket again from there. The doubtful sequence is remembered until both agree.
 func (p *Publisher) reconcile(ctx context.Context, reach extent, doubt uint64, known func(poller.Known)) error {
 	entries := make(map[string]entry)
+	sourced := uint64(0) // How far NATS has come with sourcing.
 	err := p.scan(ctx, p.bucketStream, p.keys(), 1, func(m *nats.Msg, _ uint64) error {
 		contact := lastToken(m.Subject)
 		if e, ok := entryOf(contact, m.Header, sourceOf(m.Header)); ok {
-			entries[contact] = e
+			entries[contact], sourced = e, e.known.Sequence
 		}
 		return nil
 	})
@@ -243,7 +244,7 @@ func (p *Publisher) reconcile(ctx context.Context, reach extent, doubt uint64, k
 	if err := p.scanEvents(ctx, from, events); err != nil {
 		return err
 	}
-	lost, settled, stale := p.compare(from, entries, events)
+	lost, settled, stale := compare(from, sourced, entries, events)
 	if err := p.appendLost(ctx, lost, entries, events); err != nil {
 		return err
 	}
@@ -268,12 +269,10 @@ func (p *Publisher) reconcile(ctx context.Context, reach extent, doubt uint64, k
 }
 
 // compare finds the contacts whose events the stream has lost, in the order they had. settled says that bucket and stream agree on everything in doubt, stale
-// that the stream has events which the bucket will not get by itself.
-func (p *Publisher) compare(from uint64, entries, events map[string]entry) (lost []string, settled, stale bool) {
+// that the stream has events which the bucket, sourced up to some sequence, will not get by itself.
+func compare(from, sourced uint64, entries, events map[string]entry) (lost []string, settled, stale bool) {
 	settled = true
-	sourced := uint64(0)
 	for contact, e := range entries {
-		sourced = max(sourced, e.known.Sequence)
 		s, ok := events[contact]
 		switch {
 		case e.known.Sequence < from && !ok:
@@ -330,7 +329,12 @@ func (p *Publisher) appendLost(ctx context.Context, lost []string, entries, even
 		if m.id() != entries[contact].id {
 			return fmt.Errorf("contact %s: %w: the bucket has changed while it was read", contact, poller.ErrConflict)
 		}
-		o, err := p.again(m, contact, events[contact].known.Sequence)
+		filter := event.ContactSubjects(p.cfg.Prefix, p.cfg.Account, contact)
+		before, err := patiently(ctx, p, func() (*stored, error) { return p.last(ctx, p.cfg.Stream, filter) })
+		if err != nil {
+			return err
+		}
+		o, err := p.again(m, contact, before.sequence())
 		if err != nil {
 			return err
 		}
