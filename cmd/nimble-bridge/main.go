@@ -1,0 +1,143 @@
+// Command nimble-bridge publishes the changes of a Nimble CRM account as events on NATS JetStream.
+//
+//	nimble-bridge          run the bridge, configured by environment variables
+//	nimble-bridge demo     see it work, with a simulated account and an embedded server
+//	nimble-bridge simulate serve the simulated account, for developing consumers
+//	nimble-bridge version  print versions
+//
+// This package wires the others together, and only that: package nimble reads the account, package poller finds what changed, package
+// publisher stores it. Configuration, signals and the process's streams are known here and nowhere else.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/kelseyhightower/envconfig"
+	"github.com/spf13/cobra"
+)
+
+// Exit codes of the program.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Once the first signal has been taken the next one ends the process at once, as it does by default.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// program is one invocation: where it reads and writes.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// run is the whole program but for the process around it: it reads the environment, acts, reports what went wrong on stderr and returns the exit code. It ends when ctx does.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := p.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	p.complain(err)
+	_, config := errors.AsType[configError](err)
+	_, usage := errors.AsType[*usageError](err)
+	if config || usage {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// complain writes an error as users read it: what is wrong, and on the next line what to do.
+func (p *program) complain(err error) {
+	say := func(text, hint string) {
+		_, _ = fmt.Fprintf(p.stderr, "nimble-bridge: %s\n", text)
+		if hint != "" {
+			_, _ = fmt.Fprintf(p.stderr, "nimble-bridge: hint: %s\n", hint)
+		}
+	}
+	if problems, ok := errors.AsType[configError](err); ok {
+		for _, problem := range problems {
+			say(problem.text, problem.hint)
+		}
+		return
+	}
+	hint := ""
+	if hinted, ok := errors.AsType[*hintedError](err); ok {
+		hint = hinted.hint
+	}
+	if _, ok := errors.AsType[*usageError](err); ok {
+		hint = `"nimble-bridge --help" lists the commands and variables`
+	}
+	say(err.Error(), hint)
+}
+
+// usageError says that the command line makes no sense.
+type usageError struct{ error }
+
+// hintedError is an error with advice.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
+// noArguments refuses arguments, as a wrong use of the command.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		return &usageError{fmt.Errorf("there is no command %q", args[0])}
+	}
+	return &usageError{fmt.Errorf("%s takes no argument, got %q", cmd.CommandPath(), args[0])}
+}
+
+func (p *program) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "nimble-bridge",
+		Short: "Publish the changes of a Nimble CRM account as events on NATS JetStream",
+		Long: `nimble-bridge polls one Nimble CRM account and publishes each new, changed or
+existing contact as an event on NATS JetStream. Without a command it runs the bridge.
+
+Environment variables:
+` + variablesHelp(),
+		Args:          noArguments,
+		RunE:          p.runBridge,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(p.runCommand(), p.demoCommand(), p.simulateCommand(), p.versionCommand())
+	return root
+}
+
+// variablesHelp is the table of variables for the help text.
+func variablesHelp() string {
+	var b strings.Builder
+	tabs := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	err := envconfig.Usagef("", new(config), tabs, "{{range .}}  {{usage_key .}}\t{{usage_default .}}\t{{usage_description .}}\n{{end}}")
+	if err != nil {
+		panic(err) // The template is a constant.
+	}
+	_ = tabs.Flush()
+	return b.String()
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+
+	"nimble-bridge/nimble"
+	"nimble-bridge/publisher"
+	"nimble-bridge/publisher/embedded"
+)
+
+// natsSide is the bridge's end at NATS: the connection, and the server itself if it is the embedded one.
+type natsSide struct {
+	conn   *publisher.Connection
+	server *embedded.Server // nil: somebody else's
+}
+
+// natsPatience is how long a step waits for a server before the bridge says that there is none.
+const natsPatience = 2 * time.Second
+
+// connect starts the embedded server, or waits for somebody else's.
+func (b *bridge) connect(ctx context.Context) (*natsSide, error) {
+	c := b.cfg
+	to := publisher.ConnectConfig{
+		URLs: c.NATSURL, Creds: c.Creds, NKeyFile: c.NKey, User: c.User, Password: c.Password, Token: c.Token,
+		TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Name: "nimble-bridge",
+	}
+	if c.PasswordFile != "" {
+		to.UserInfo = func() (string, string) { return c.User, b.secretNow("NATS_PASSWORD_FILE", c.password) }
+	}
+	if c.TokenFile != "" {
+		to.TokenSource = func() string { return b.secretNow("NATS_TOKEN_FILE", c.token) }
+	}
+	side := &natsSide{}
+	if len(c.NATSURL) == 0 {
+		server, err := embedded.Start(embedded.Options{Dir: c.EmbeddedDir, Addr: c.EmbeddedAddr, Log: b.log.Named("nats")})
+		if err != nil {
+			return nil, err
+		}
+		side.server, to.InProcess = server, server.InProcess()
+		b.log.Info("embedded NATS server runs", zap.String("url", server.URL()), zap.String("dir", c.EmbeddedDir), zap.String("version", server.Version()))
+	}
+	var err error
+	if side.conn, err = publisher.Connect(ctx, to, b.log); err == nil {
+		err = b.await(ctx, "NATS", side.waitConnected)
+	}
+	if err != nil {
+		side.close()
+		return nil, err
+	}
+	return side, nil
+}
+
+// secretNow is for a connection that asks for its secret without taking no for an answer: the server will refuse an empty one.
+func (b *bridge) secretNow(name string, read func() (string, error)) string {
+	secret, err := read()
+	if err != nil {
+		b.log.Error("secret not read", zap.String("variable", name), zap.Error(err))
+	}
+	return secret
+}
+
+func (s *natsSide) waitConnected(ctx context.Context) error {
+	return s.conn.WaitConnected(ctx, natsPatience)
+}
+
+// open opens the account's stream.
+func (s *natsSide) open(ctx context.Context, c *config, account string, log *zap.Logger) (*publisher.Publisher, error) {
+	if err := s.waitConnected(ctx); err != nil {
+		return nil, err
+	}
+	return publisher.Open(ctx, s.conn, publisher.Config{
+		Account: account, Stream: c.Stream, Prefix: c.Prefix, Bucket: c.Bucket, Replicas: c.Replicas,
+		MaxAge: c.MaxAge, MaxBytes: c.MaxBytes, Manage: c.Manage,
+	}, log)
+}
+
+// away returns an error while there is no connection.
+func (s *natsSide) away() error {
+	if s.conn.Connected() {
+		return nil
+	}
+	if err := s.conn.LastError(); err != nil {
+		return fmt.Errorf("%w: %w", errAway, err)
+	}
+	return errAway
+}
+
+var errAway = errors.New("NATS is not connected")
+
+// close gives everything back.
+func (s *natsSide) close() {
+	if s.conn != nil {
+		s.conn.Close()
+	}
+	if s.server != nil {
+		s.server.Shutdown()
+	}
+}
+
+// status is what /status says of NATS.
+func (s *natsSide) status() natsStatus {
+	if s == nil {
+		return natsStatus{}
+	}
+	nc := s.conn.NATS()
+	status := natsStatus{Embedded: s.server != nil, Connected: nc.IsConnected(), Server: nc.ConnectedServerVersion(), URL: nc.ConnectedUrlRedacted()}
+	if s.server != nil {
+		status.URL = s.server.URL()
+	}
+	return status
+}
+
+// connected is a Nimble account that is not read while NATS is away: what is found could not be stored, and Nimble still has it later.
+type connected struct {
+	*nimble.Client
+	nats *natsSide
+}
+
+// ContactsPage implements [poller.Source].
+func (c connected) ContactsPage(ctx context.Context, opts nimble.ListOptions) (*nimble.Page, error) {
+	if err := c.nats.away(); err != nil {
+		return nil, fmt.Errorf("polling pauses: %w", err)
+	}
+	return c.Client.ContactsPage(ctx, opts)
+}
+
+// reasonOfNATS tells what kind of failure of NATS an error is, and whether waiting for it to be mended makes sense.
+func reasonOfNATS(err error) (r reason, waits bool) {
+	switch {
+	case is[*publisher.ServerTooOldError](err):
+		return natsFails, false
+	case is[*publisher.PermissionError](err), errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		return natsRefuses, true
+	case is[*publisher.UnreachableError](err), errors.Is(err, errAway):
+		return natsUnreachable, true
+	case is[*publisher.StreamFullError](err):
+		return streamFull, true
+	case is[*publisher.MissingError](err), is[*publisher.UnfitError](err), is[*publisher.SetupError](err), is[*publisher.NoJetStreamError](err):
+		return streamUnfit, true
+	}
+	return natsFails, true
+}

@@ -1,0 +1,405 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"nimble-bridge/nimble"
+	"nimble-bridge/poller"
+	"nimble-bridge/publisher"
+)
+
+func (p *program) runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the bridge until SIGINT or SIGTERM (what happens without a command)",
+		Args:  noArguments,
+		RunE:  p.runBridge,
+	}
+}
+
+// runBridge is the command run.
+func (p *program) runBridge(cmd *cobra.Command, _ []string) error {
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	screen := newScreen(p.stderr)
+	log := newLogger(screen, cfg.LogFormat, cfg.LogLevel)
+	meant := misspelt(os.Environ())
+	for _, name := range slices.Sorted(maps.Keys(meant)) {
+		log.Warn("an environment variable looks like one of the bridge's and is none", zap.String("variable", name), zap.String("meant", meant[name]))
+	}
+	if cfg.plainHTTP() {
+		log.Warn("the API key travels unencrypted to NIMBLE_BASE_URL")
+	}
+	return newBridge(cfg, log, screen).run(cmd.Context())
+}
+
+// bridge is one running bridge, and what can be seen of it from outside.
+type bridge struct {
+	cfg     *config
+	log     *zap.Logger
+	screen  *screen
+	metrics *metrics
+	began   time.Time
+	// retry is how failed requests to Nimble are repeated.
+	retry nimble.RetryPolicy
+	// slow bounds the wait between attempts at what only somebody else can mend.
+	slow time.Duration
+	// drain is how long the end of the last poll may take.
+	drain time.Duration
+
+	mu sync.Mutex
+	// waiting is what keeps the bridge from polling; its reason is empty once it polls.
+	waiting readiness
+	account string
+	poller  *poller.Poller
+	nats    *natsSide
+	stream  *publisher.Publisher
+	// trouble is the failure of the last request to Nimble, if it failed, and since when they fail.
+	trouble      error
+	troubleSince time.Time
+	// moved is the last sign of life.
+	moved time.Time
+}
+
+func newBridge(cfg *config, log *zap.Logger, screen *screen) *bridge {
+	now := time.Now()
+	return &bridge{
+		cfg: cfg, log: log, screen: screen, metrics: newMetrics(), began: now, moved: now, slow: 30 * time.Second, drain: drainTimeout,
+		waiting: readiness{Reason: starting, Message: "starting", Since: now.UTC()},
+	}
+}
+
+const (
+	// drainTimeout is less than the 10 seconds that container runtimes grant between SIGTERM and SIGKILL.
+	drainTimeout = 8 * time.Second
+	// troubleAfter is how long requests to Nimble may fail before the bridge stops calling itself ready: the odd one always fails.
+	troubleAfter = 15 * time.Second
+)
+
+// run polls until ctx ends. Each step needs what the one before has made; what it waits for can be seen over HTTP meanwhile.
+func (b *bridge) run(ctx context.Context) (err error) {
+	build := thisBuild()
+	b.log.Info("starting", zap.String("version", build.Version), zap.String("commit", build.Commit), zap.String("nimble", b.cfg.BaseURL),
+		zap.Duration("poll_interval", b.cfg.Interval), zap.Float64("rate_limit", b.cfg.RateLimit))
+
+	// What runs beside the polling outlives ctx, so that the end of the last poll can still be watched; and its end is the end of the bridge.
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	beside, end := context.WithCancel(context.WithoutCancel(ctx))
+	var background sync.WaitGroup
+	defer func() {
+		end()
+		background.Wait()
+		if failed, ok := errors.AsType[*serveError](context.Cause(ctx)); ok && err == nil {
+			err = failed
+		}
+	}()
+	if err := b.listen(beside, &background, fail); err != nil {
+		return err
+	}
+
+	side, err := b.connect(ctx)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	defer side.close()
+	b.set(func() { b.nats = side })
+
+	client, err := nimble.NewClient(b.cfg.BaseURL, "", nimble.WithKeySource(b.cfg.key), nimble.WithRateLimit(b.cfg.RateLimit),
+		nimble.WithTimeout(b.cfg.Timeout), nimble.WithRetry(b.retry), nimble.WithUserAgent("nimble-bridge/"+build.Version), nimble.WithObserver(b.requested))
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+
+	account, err := b.findAccount(ctx, client)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	stream, err := b.open(ctx, side, account)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	abandoned, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	p, err := b.newPoller(connected{client, side}, ledger{stream, b.metrics, abandoned})
+	if err != nil {
+		return err
+	}
+	b.metrics.account(account, p.Status, stream.BucketBehind)
+	b.set(func() { b.poller, b.stream, b.waiting = p, stream, readiness{} })
+	background.Go(func() {
+		progress{log: b.log, screen: b.screen, rate: b.cfg.RateLimit, status: p.Status, count: func(ctx context.Context) (int, error) {
+			n, err := client.Count(ctx, nimble.Query{})
+			return n.Total, err
+		}}.run(beside)
+	})
+	return b.poll(ctx, p, side, abandon)
+}
+
+// stopped turns the error of something that was interrupted because the bridge is to stop into none.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// serveError says that the HTTP server ended by itself.
+type serveError struct{ error }
+
+func (e *serveError) Unwrap() error { return e.error }
+
+// listen answers over HTTP, if that is wanted, until ctx ends. Should it end earlier, it calls fail.
+func (b *bridge) listen(ctx context.Context, background *sync.WaitGroup, fail func(error)) error {
+	if b.cfg.HTTPAddr == "" {
+		return nil
+	}
+	var listening net.ListenConfig
+	listener, err := listening.Listen(ctx, "tcp", b.cfg.HTTPAddr)
+	if err != nil {
+		return &hintedError{
+			fmt.Errorf("HTTP_ADDR is %q, where health and metrics cannot be served: %w", b.cfg.HTTPAddr, errors.Unwrap(err)),
+			"set HTTP_ADDR to another host:port, or to nothing to do without",
+		}
+	}
+	b.log.Info("serving health, metrics and status", zap.String("url", "http://"+listener.Addr().String()))
+	background.Go(func() {
+		if err := serve(ctx, listener, newHandler(b, b.metrics.registry)); err != nil {
+			fail(&serveError{fmt.Errorf("http: %w", err)})
+		}
+	})
+	return nil
+}
+
+// findAccount returns the token that names the account. Where Nimble has to be asked for it, it asks until there is an answer.
+func (b *bridge) findAccount(ctx context.Context, client *nimble.Client) (string, error) {
+	if b.cfg.Account != "" {
+		b.set(func() { b.account = b.cfg.Account })
+		return b.cfg.Account, nil
+	}
+	var account string
+	err := b.await(ctx, "account", func(ctx context.Context) error {
+		me, err := client.Myself(ctx)
+		if err != nil {
+			return err
+		}
+		account = me.CompanyID
+		b.log.Info("key accepted", zap.String("account", account), zap.String("user_id", me.UserID))
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	if !word.MatchString(account) {
+		return "", &hintedError{fmt.Errorf("Nimble gives the account the company_id %q, which cannot stand in a subject", account), "set NIMBLE_ACCOUNT to a name of letters, digits, - and _"} //nolint:staticcheck // A name begins the message.
+	}
+	b.set(func() { b.account = account })
+	return account, nil
+}
+
+// open opens the stream, and keeps trying where somebody else has to mend something.
+func (b *bridge) open(ctx context.Context, side *natsSide, account string) (*publisher.Publisher, error) {
+	var stream *publisher.Publisher
+	err := b.await(ctx, "stream", func(ctx context.Context) (err error) {
+		stream, err = side.open(ctx, b.cfg, account, b.log)
+		return err
+	})
+	return stream, err
+}
+
+func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.Poller, error) {
+	overlap := b.cfg.Overlap
+	if overlap == 0 {
+		overlap = -1 // For the poller, zero is the default.
+	}
+	return poller.New(source, ledger, poller.Config{
+		Interval: b.cfg.Interval, Overlap: overlap, PerPage: b.cfg.PerPage, Log: b.log,
+		Published: func(changes []poller.Change) {
+			b.alive()
+			b.metrics.published(changes)
+		},
+		Polled: func(r poller.PollResult) {
+			b.alive()
+			b.metrics.polled(r)
+		},
+	})
+}
+
+// poll runs the poller until ctx ends, and then lets it finish, for a while.
+func (b *bridge) poll(ctx context.Context, p *poller.Poller, side *natsSide, abandon func()) error {
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	b.wait(readiness{Reason: stopping, Message: "finishing what is being published"})
+	b.log.Info("stopping; finishing what is being published")
+	patience := b.drain
+	if side.away() != nil {
+		patience /= 4 // It may be a reconnection; it is hardly worth the same wait.
+	}
+	giveUp := time.AfterFunc(patience, func() {
+		b.log.Warn("stopping without the acknowledgement of the last events; the next start finds out what was stored", zap.Duration("waited", patience))
+		abandon()
+	})
+	defer giveUp.Stop()
+	err := <-done
+	b.log.Info("stopped", zap.Duration("up", time.Since(b.began).Round(time.Second)))
+	return err
+}
+
+// await tries until it succeeds, fails for good or ctx ends. Between two attempts it waits, longer each time, in the state that the error means.
+func (b *bridge) await(ctx context.Context, what string, try func(context.Context) error) error {
+	pace := backoff.NewExponentialBackOff(backoff.WithInitialInterval(min(time.Second, b.slow)), backoff.WithMaxInterval(b.slow), backoff.WithMaxElapsedTime(0))
+	for attempt := 1; ; attempt++ {
+		err := try(ctx)
+		b.alive()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		reason, waits := b.reasonOf(err)
+		if !waits {
+			return err
+		}
+		b.wait(readiness{Reason: reason, Message: err.Error()})
+		wait := pace.NextBackOff()
+		switch reason {
+		case keyRefused: // No hammering.
+			wait = max(wait, min(5*time.Second, b.slow))
+		case natsUnreachable: // The connection tries by itself, and the attempt waits for it.
+			wait = 0
+		}
+		if attempt&(attempt-1) == 0 { // 1, 2, 4, 8 …
+			b.log.Error("not ready", zap.String("waiting_for", what), zap.String("reason", string(reason)), zap.Error(err), zap.Duration("retry_in", wait.Round(time.Millisecond)))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// reasonOf tells what an error keeps the bridge from, and whether waiting makes sense.
+func (b *bridge) reasonOf(err error) (r reason, waits bool) {
+	if r, ok := reasonOfNimble(err); ok {
+		return r, true
+	}
+	return reasonOfNATS(err)
+}
+
+// wait notes what the bridge waits for.
+func (b *bridge) wait(r readiness) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.Since = time.Now().UTC()
+	if r.Reason == b.waiting.Reason {
+		r.Since = b.waiting.Since
+	}
+	b.waiting = r
+}
+
+// alive notes a sign of life.
+func (b *bridge) alive() { b.set(func() { b.moved = time.Now() }) }
+
+// set changes what others look at.
+func (b *bridge) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+}
+
+// stalled returns for how long nothing has moved, if that is longer than anything the bridge does takes.
+func (b *bridge) stalled() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	quiet := time.Since(b.moved)
+	usual := 10*time.Minute + b.cfg.Interval + b.cfg.Timeout + time.Duration(float64(time.Second)/b.cfg.RateLimit)
+	if quiet > usual {
+		return quiet
+	}
+	return 0
+}
+
+// requested sees each request to Nimble: for the metrics, and for failures that the client still hopes to overcome.
+func (b *bridge) requested(r nimble.RequestInfo) {
+	b.metrics.requested(r)
+	b.log.Debug("request", zap.String("endpoint", r.Endpoint), zap.Int("status", r.Status), zap.Int("attempt", r.Attempt), zap.Duration("duration", r.Duration), zap.Error(r.Err))
+	b.mu.Lock()
+	b.moved = time.Now()
+	before := b.trouble
+	switch {
+	case r.Err == nil:
+		b.trouble = nil
+	case nimble.Retryable(r.Err):
+		b.trouble = r.Err
+		if before == nil {
+			b.troubleSince = time.Now()
+		}
+	}
+	after, since := b.trouble, b.troubleSince
+	b.mu.Unlock()
+	switch {
+	case before == nil && after != nil:
+		b.log.Warn("request to Nimble failed; trying again", zap.String("endpoint", r.Endpoint), zap.Error(r.Err))
+	case before != nil && after == nil:
+		b.log.Info("Nimble answers again", zap.Duration("after", time.Since(since).Round(time.Millisecond)))
+	}
+}
+
+// readiness tells whether the bridge does its job at this moment.
+func (b *bridge) readiness() readiness {
+	b.mu.Lock()
+	waiting, p, trouble, since, side := b.waiting, b.poller, b.trouble, b.troubleSince, b.nats
+	b.mu.Unlock()
+	unready := func(r reason, err error, since time.Time) readiness {
+		return readiness{Reason: r, Message: err.Error(), Since: since.UTC()}
+	}
+	if trouble != nil && (waiting.Reason == starting || time.Since(since) > troubleAfter) {
+		r, _ := reasonOfNimble(trouble)
+		return unready(r, trouble, since)
+	}
+	if waiting.Reason != "" {
+		return waiting
+	}
+	status := p.Status()
+	if err := side.away(); err != nil {
+		return unready(natsUnreachable, err, status.LastSuccess)
+	}
+	switch {
+	case status.Err != nil:
+		r, _ := b.reasonOf(status.Err)
+		return unready(r, status.Err, status.LastSuccess)
+	case status.State == poller.Starting:
+		return readiness{Reason: starting, Message: "loading what is known of the contacts", Since: b.began.UTC()}
+	}
+	return readiness{Ready: true}
+}
+
+// plainHTTP tells whether the key would cross a network in the open.
+func (c *config) plainHTTP() bool {
+	return loopback.FindString(c.BaseURL) == "" && !https.MatchString(c.BaseURL)
+}
+
+var (
+	https    = regexp.MustCompile(`(?i)^https://`)
+	loopback = regexp.MustCompile(`(?i)^http://(localhost|127\.|\[::1\])`)
+)

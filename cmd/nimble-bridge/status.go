@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"nimble-bridge/poller"
+)
+
+// status is what /status answers.
+type status struct {
+	readiness
+	Build   buildInfo `json:"build"`
+	Account string    `json:"account"`
+	Started time.Time `json:"started"`
+
+	State    poller.State `json:"state"`
+	Strategy string       `json:"strategy,omitzero"`
+	// Watermark is the time on Nimble's clock up to which everything is published; LagSeconds is how long ago that is, which is never
+	// less than the overlap.
+	Watermark        time.Time           `json:"watermark,omitzero"`
+	LagSeconds       float64             `json:"lag_seconds,omitzero"`
+	FirstMet         time.Time           `json:"first_met,omitzero"`
+	SnapshotFinished time.Time           `json:"snapshot_finished,omitzero"`
+	Contacts         int                 `json:"contacts"`
+	Events           map[poller.Kind]int `json:"events"`
+	LastPoll         time.Time           `json:"last_poll,omitzero"`
+	LastSuccess      time.Time           `json:"last_success,omitzero"`
+	Failures         int                 `json:"failures"`
+
+	NATS natsStatus `json:"nats"`
+}
+
+// natsStatus is the part about NATS.
+type natsStatus struct {
+	URL       string `json:"url"`
+	Embedded  bool   `json:"embedded"`
+	Connected bool   `json:"connected"`
+	Server    string `json:"server,omitzero"`
+	Stream    string `json:"stream"`
+	Bucket    string `json:"bucket"`
+	// BucketBehind is how many events the bucket does not show yet; absent when that is not known.
+	BucketBehind *uint64 `json:"bucket_behind,omitzero"`
+}
+
+// status tells how the bridge is at this moment.
+func (b *bridge) status(ctx context.Context) status {
+	s := status{readiness: b.readiness(), Build: thisBuild(), Started: b.began.UTC(), State: poller.Starting, Events: map[poller.Kind]int{}}
+	b.mu.Lock()
+	p, side, stream := b.poller, b.nats, b.stream
+	s.Account = b.account
+	b.mu.Unlock()
+	s.NATS = side.status()
+	s.NATS.Stream, s.NATS.Bucket = b.cfg.Stream, b.cfg.Bucket
+	if p == nil {
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if n, err := stream.BucketBehind(ctx); err == nil {
+		s.NATS.BucketBehind = &n
+	}
+	now := p.Status()
+	s.State, s.Strategy, s.Contacts, s.Failures = now.State, now.Findings.Strategy.String(), now.Contacts, now.Failures
+	s.Watermark, s.FirstMet, s.SnapshotFinished = now.Settled, now.FirstMet, now.SnapshotFinished
+	s.LastPoll, s.LastSuccess = now.LastPoll.UTC(), now.LastSuccess.UTC()
+	if !now.Settled.IsZero() {
+		s.LagSeconds = time.Since(now.Settled).Round(time.Millisecond).Seconds()
+	}
+	if now.Published != nil {
+		s.Events = now.Published
+	}
+	return s
+}
