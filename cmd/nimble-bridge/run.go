@@ -62,6 +62,8 @@ type bridge struct {
 	// drain is how long the end of the last poll may take.
 	drain time.Duration
 
+	memory memoryLimit
+
 	mu sync.Mutex
 	// waiting is what keeps the bridge from polling; its reason is empty once it polls.
 	waiting readiness
@@ -233,12 +235,24 @@ func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.
 		Published: func(changes []poller.Change) {
 			b.alive()
 			b.metrics.published(changes)
+			b.fitMemory()
 		},
 		Polled: func(r poller.PollResult) {
 			b.alive()
 			b.metrics.polled(r)
+			b.fitMemory()
 		},
 	})
+}
+
+// fitMemory bounds the memory of a process that has the server in it by the size of the account.
+func (b *bridge) fitMemory() {
+	b.mu.Lock()
+	p, side := b.poller, b.nats
+	b.mu.Unlock()
+	if p != nil && side != nil && side.server != nil {
+		b.memory.fit(p.Status().Contacts)
+	}
 }
 
 // poll runs the poller until ctx ends, and then lets it finish, for a while.

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/publisher/streamtest"
+)
+
+// The tests of this file run the built binary and a built nats-server as processes, kill them, and hold the stream against the account.
+
+// buildProgram returns the path of a program built from a package, once for all tests.
+func buildProgram(t *testing.T, pkg string) string {
+	t.Helper()
+	buildOnce.Lock()
+	defer buildOnce.Unlock()
+	if path, ok := built[pkg]; ok {
+		return path
+	}
+	if buildDir == "" {
+		dir, err := os.MkdirTemp("", "nimble-bridge-test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		buildDir = dir
+	}
+	path := filepath.Join(buildDir, fmt.Sprintf("program%d", len(built)))
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
+		t.Fatalf("go build %s: %v\n%s", pkg, err, out)
+	}
+	built[pkg] = path
+	return path
+}
+
+var (
+	buildOnce sync.Mutex
+	buildDir  string
+	built     = make(map[string]string)
+)
+
+const (
+	bridgePackage = "nimble-bridge/cmd/nimble-bridge"
+	serverPackage = "github.com/nats-io/nats-server/v2"
+)
+
+// process is a running program, whose output ends up in the test's log if the test fails.
+type process struct {
+	cmd *exec.Cmd
+	log *os.File
+}
+
+// launch starts a program that the end of the test kills.
+func launch(t *testing.T, path string, env []string, args ...string) *process {
+	t.Helper()
+	log, err := os.CreateTemp(t.TempDir(), "log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd, log}
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			out, _ := os.ReadFile(log.Name())
+			t.Logf("%s %v:\n%s", filepath.Base(path), args, out[max(0, len(out)-4000):])
+		}
+		_ = log.Close()
+	})
+	return p
+}
+
+// kill ends the process as a power switch would, and waits for it.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+// stop ends the process with SIGTERM and returns its exit code.
+func (p *process) stop(t *testing.T) int {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = p.cmd.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		p.kill()
+		t.Fatal("the process does not end within 20 s of SIGTERM")
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// freeAddress returns a loopback address that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// within tries until there is no error, and fails with the last one.
+func within(t *testing.T, patience time.Duration, try func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var err error
+	for ctx.Err() == nil {
+		attempt, done := context.WithTimeout(ctx, 10*time.Second)
+		err = try(attempt)
+		done()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	t.Fatalf("not within %s: %v", patience, err)
+}
+
+// ready asks /readyz.
+func ready(addr string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", http.NoBody)
+		if err != nil {
+			return err
+		}
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("readyz: %s", resp.Status)
+		}
+		return nil
+	}
+}
+
+// agree holds the stream of an account against the account itself.
+func agree(url string, account *nimbletest.Account) func(context.Context) error {
+	return func(ctx context.Context) error {
+		nc, err := nats.Connect(url, nats.Timeout(2*time.Second))
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			return err
+		}
+		messages, err := streamtest.Read(ctx, js, "NIMBLE", "nimble", "acme")
+		if err != nil {
+			return err
+		}
+		contacts := make(map[string]jsontext.Value)
+		for _, id := range account.IDs() {
+			contacts[id], _ = account.Contact(id)
+		}
+		return errors.Join(streamtest.CheckHistory(messages), streamtest.CheckLatest(messages, contacts),
+			streamtest.CheckBucket(ctx, js, "nimble-contacts", "acme", messages))
+	}
+}
+
+// edit changes the account until the returned function is called, which tells how often it did.
+func edit(account *nimbletest.Account, pause time.Duration) (stop func() int) {
+	quit, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for ticker := time.NewTicker(pause); ; {
+			select {
+			case <-quit:
+				ticker.Stop()
+				done <- n
+				return
+			case <-ticker.C:
+			}
+			n++
+			ids := account.IDs()
+			switch {
+			case n%10 == 0:
+				account.Create()
+			case n%97 == 0:
+				account.Import(120)
+			default:
+				account.Edit(ids[rand.IntN(len(ids))], nimbletest.Field("title", fmt.Sprint("edit ", n)))
+			}
+		}
+	}()
+	return func() int {
+		close(quit)
+		return <-done
+	}
+}
+
+// bridgeEnv is the configuration of a bridge on a simulated account.
+func bridgeEnv(server *nimbletest.Server, http string, more ...string) []string {
+	return append([]string{
+		"NIMBLE_API_KEY=test-key", "NIMBLE_BASE_URL=" + server.URL, "NIMBLE_ACCOUNT=acme", "NIMBLE_RATE_LIMIT=10000",
+		"POLL_INTERVAL=50ms", "POLL_OVERLAP=3s", "HTTP_ADDR=" + http,
+	}, more...)
+}
+
+// TestKilledAtRandomMoments kills the bridge, with its embedded server in it, twenty times while somebody edits contacts.
+func TestKilledAtRandomMoments(t *testing.T) {
+	path := buildProgram(t, bridgePackage)
+	server := nimbletest.NewServer(nimbletest.WithContacts(400))
+	defer server.Close()
+	natsAddr, httpAddr := freeAddress(t), freeAddress(t)
+	env := bridgeEnv(server, httpAddr, "EMBEDDED_NATS_DIR="+t.TempDir(), "EMBEDDED_NATS_ADDR="+natsAddr)
+	stopEditing := edit(server.Account, 3*time.Millisecond)
+	for range 20 {
+		bridge := launch(t, path, env)
+		wait(t, time.Duration(50+rand.IntN(700))*time.Millisecond)
+		bridge.kill()
+	}
+	bridge := launch(t, path, env)
+	edits := stopEditing()
+	within(t, 60*time.Second, agree("nats://"+natsAddr, server.Account))
+	within(t, 10*time.Second, ready(httpAddr))
+	if code := bridge.stop(t); code != 0 {
+		t.Errorf("exit code %d after SIGTERM, want 0", code)
+	}
+	t.Logf("%d edits, %d contacts", edits, server.Len())
+}
+
+// TestServerKilledAtRandomMoments kills a separate nats-server, and the bridge in turn.
+func TestServerKilledAtRandomMoments(t *testing.T) {
+	bridgePath, serverPath := buildProgram(t, bridgePackage), buildProgram(t, serverPackage)
+	account := nimbletest.NewServer(nimbletest.WithContacts(400))
+	defer account.Close()
+	natsAddr, httpAddr, dir := freeAddress(t), freeAddress(t), t.TempDir()
+	_, port, _ := net.SplitHostPort(natsAddr)
+	startServer := func() *process { return launch(t, serverPath, nil, "-js", "-sd", dir, "-a", "127.0.0.1", "-p", port) }
+	env := bridgeEnv(account, httpAddr, "NATS_URL=nats://"+natsAddr)
+	server, bridge := startServer(), launch(t, bridgePath, env)
+	stopEditing := edit(account.Account, 3*time.Millisecond)
+	for i := range 10 {
+		wait(t, time.Duration(100+rand.IntN(900))*time.Millisecond)
+		if i%2 == 0 {
+			server.kill()
+			server = startServer()
+		} else {
+			bridge.kill()
+			bridge = launch(t, bridgePath, env)
+		}
+	}
+	edits := stopEditing()
+	within(t, 60*time.Second, agree("nats://"+natsAddr, account.Account))
+	within(t, 10*time.Second, ready(httpAddr))
+	if code := bridge.stop(t); code != 0 {
+		t.Errorf("exit code %d after SIGTERM, want 0", code)
+	}
+	t.Logf("%d edits, %d contacts", edits, account.Len())
+}
+
+// wait lets real processes run for a while.
+func wait(t *testing.T, d time.Duration) {
+	select {
+	case <-t.Context().Done():
+	case <-time.After(d):
+	}
+}
