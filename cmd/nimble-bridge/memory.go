@@ -13,8 +13,8 @@ type memoryLimit struct {
 }
 
 const (
-	baseMemory       = 72 << 20
-	memoryPerContact = 600 // What is known of a contact, and the server's index of its subjects, with room to spare.
+	baseMemory       = 80 << 20
+	memoryPerContact = 700 // What is known of a contact, and the server's index of its subjects, with room to spare.
 	memoryStep       = 4 << 20
 )
 
