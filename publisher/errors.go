@@ -155,6 +155,8 @@ func (e *ConflictError) Unwrap() error { return poller.ErrConflict }
 // Error codes of the server that nats.go has no names for. They are part of the JetStream API and do not change.
 const (
 	codeAccountResources     jetstream.ErrorCode = 10002
+	codeNotAvailable         jetstream.ErrorCode = 10008
+	codeNotLeader            jetstream.ErrorCode = 10009
 	codeInsufficientStorage  jetstream.ErrorCode = 10047
 	codeInsufficientResource jetstream.ErrorCode = 10023
 	codeReplicas             jetstream.ErrorCode = 10074
@@ -162,6 +164,7 @@ const (
 	codeStoreFailed          jetstream.ErrorCode = 10077
 	codeSealed               jetstream.ErrorCode = 10109
 	codeAtomicDisabled       jetstream.ErrorCode = 10174
+	codeOffline              jetstream.ErrorCode = 10194
 	codeBatchTooLarge        jetstream.ErrorCode = 10199
 	codeBatchDuplicate       jetstream.ErrorCode = 10201
 )

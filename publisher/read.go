@@ -221,31 +221,32 @@ func (p *Publisher) consume(ctx context.Context, stream, filter string, from uin
 	request := []byte(`{"batch":` + strconv.Itoa(scanBatch) + `,"no_wait":true}`)
 	subject := apiPrefix + "CONSUMER.MSG.NEXT." + stream + "." + info.Name
 	for delivered := uint64(0); ; {
-		if err := p.nc.PublishRequest(subject, inbox, request); err != nil {
+		// The next batch is asked for while half of one is still to come, so that the server never waits.
+		if delivered%(scanBatch/2) == 0 {
+			if err := p.nc.PublishRequest(subject, inbox, request); err != nil {
+				return reached, err
+			}
+		}
+		msg, err := p.next(ctx, sub)
+		if err != nil {
 			return reached, err
 		}
-		for range scanBatch {
-			msg, err := p.next(ctx, sub)
-			if err != nil {
-				return reached, err
+		place, err := placeOf(msg)
+		if err != nil {
+			if msg.Header.Get("Status") == "404" {
+				return reached, nil // Nothing more at present.
 			}
-			place, err := placeOf(msg)
-			if err != nil {
-				if msg.Header.Get("Status") == "404" {
-					return reached, nil // Nothing more at present.
-				}
-				return reached, fmt.Errorf("%w: %s %s", errInterrupted, msg.Header.Get("Status"), msg.Header.Get("Description"))
-			}
-			if delivered++; place.delivered != delivered {
-				return reached, fmt.Errorf("%w: message %d came as number %d", errInterrupted, place.sequence, place.delivered)
-			}
-			if err := visit(msg, place.sequence); err != nil {
-				return reached, err
-			}
-			reached = place.sequence
-			if place.pending == 0 {
-				return reached, nil
-			}
+			return reached, fmt.Errorf("%w: %s %s", errInterrupted, msg.Header.Get("Status"), msg.Header.Get("Description"))
+		}
+		if delivered++; place.delivered != delivered {
+			return reached, fmt.Errorf("%w: message %d came as number %d", errInterrupted, place.sequence, place.delivered)
+		}
+		if err := visit(msg, place.sequence); err != nil {
+			return reached, err
+		}
+		reached = place.sequence
+		if place.pending == 0 {
+			return reached, nil
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // The pauses between attempts grow from the first to the last of these.
@@ -72,10 +71,9 @@ func transient(err error) bool {
 	if _, ok := errors.AsType[*UnreachableError](err); ok {
 		return true
 	}
-	refused, ok := errors.AsType[*jetstream.APIError](err)
-	if !ok || full(err) {
-		return false
+	switch apiCode(err) {
+	case codeNotAvailable, codeNotLeader, codeOffline:
+		return true
 	}
-	// 10008, 10009 and their like: a cluster between two leaders.
-	return refused.Code >= 500
+	return false
 }

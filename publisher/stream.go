@@ -198,7 +198,9 @@ func (p *Publisher) shapeEvents(c *jetstream.StreamConfig) {
 	}
 	for _, subject := range []string{p.contactSubjects(), p.bridgeSubjects()} {
 		if !covers(c.Subjects, subject) {
-			c.Subjects = append(slices.Clone(c.Subjects), subject)
+			// A stream's subjects must not overlap.
+			others := slices.DeleteFunc(slices.Clone(c.Subjects), func(s string) bool { return subsumes(subject, s) })
+			c.Subjects = append(others, subject)
 		}
 	}
 	c.Storage = jetstream.FileStorage
