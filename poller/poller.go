@@ -144,6 +144,7 @@ func New(source Source, ledger Ledger, cfg Config) (*Poller, error) {
 func (p *Poller) Run(ctx context.Context) error {
 	failing := backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(15*time.Second), backoff.WithMaxElapsedTime(0))
 	refused := backoff.NewExponentialBackOff(backoff.WithInitialInterval(5*time.Second), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
+	p.table = nil // Somebody else may have led since the last run.
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := p.Poll(ctx)

@@ -158,7 +158,7 @@ func TestEditsBetweenPages(t *testing.T) {
 		ledger := newMemory()
 		ids := account.IDs()
 		edits := 0
-		account.OnRequest(func(n int, r *http.Request) {
+		account.OnRequest(func(_ int, r *http.Request) {
 			if r.URL.Path == "/api/v1/contacts" && edits < 100 {
 				for range 10 {
 					account.Edit(ids[(edits*37)%len(ids)], nimbletest.Field("title", fmt.Sprint("edit ", edits)))
@@ -183,7 +183,7 @@ func TestEditsWithinAnImportWhileItIsRead(t *testing.T) {
 		pass(5 * time.Second)
 		ids := account.Import(1500)
 		edits := 0
-		account.OnRequest(func(n int, r *http.Request) {
+		account.OnRequest(func(int, *http.Request) {
 			if edits < 100 {
 				account.Edit(ids[edits*15], nimbletest.Field("title", fmt.Sprint("edit ", edits)))
 				edits++

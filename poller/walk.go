@@ -370,7 +370,7 @@ func lastTime(w window, rows []nimble.Contact) (time.Time, bool) {
 // nimbleTime returns the moment of an answer on Nimble's clock. The Date header is believed while it is within minutes of the local clock; otherwise the newest
 // `updated` known before takes its place: marks then lag, and never lead.
 func (p *Poller) nimbleTime(page *nimble.Page) time.Time {
-	skew := page.Date.Sub(time.Now())
+	skew := time.Until(page.Date)
 	if !page.Date.IsZero() && skew.Abs() <= maxSkew {
 		p.skewed = false
 		return page.Date.UTC()

@@ -2,8 +2,6 @@ package publisher
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -12,32 +10,33 @@ import (
 )
 
 // DefaultLeaseTTL is how long a lease outlives a holder that died: a standby takes over within this time.
-const DefaultLeaseTTL = 6 * time.Second
+const DefaultLeaseTTL = 4 * time.Second
+
+// keyLeader is the lease's key in the state bucket.
+const keyLeader = "leader"
 
 // Lease decides which of several bridges on one account polls; the others stand by. It is a key with a time to live in the state bucket, renewed by
-// compare-and-set every third of that time. A holder that cannot renew gives up before the key can expire, by its own monotonic clock, so
+// compare-and-set every third of that time. A holder that cannot renew gives up after two thirds of it, by its own monotonic clock and before the key expires, so
 // two leaders at once are rare; they are also harmless, since the server refuses whatever does not follow a contact's last event.
 type Lease struct {
-	js      jetstream.JetStream
-	kv      jetstream.KeyValue
-	key     string
-	subject string
-	holder  string
-	ttl     time.Duration
-	log     *zap.Logger
+	p      *Publisher
+	kv     jetstream.KeyValue
+	holder string
+	ttl    time.Duration
 }
 
-// NewLease returns the lease on an account, to be held in the name of holder, which is shown to people and has to differ from bridge to
-// bridge. The bucket must have been made with limit markers. Nothing happens before [Lease.Run]. A ttl of zero means [DefaultLeaseTTL]; NATS counts them in whole seconds.
-func NewLease(js jetstream.JetStream, kv jetstream.KeyValue, account, holder string, ttl time.Duration, log *zap.Logger) *Lease {
+// Lease returns the lease on the publisher's account, to be held in the name of holder, which is shown to people and has to differ from bridge to
+// bridge; who comes with the name of the present holder takes over from itself. Nothing happens before [Lease.Run]. A ttl of 0 means [DefaultLeaseTTL]; NATS
+// counts them in whole seconds.
+func (p *Publisher) Lease(ctx context.Context, holder string, ttl time.Duration) (*Lease, error) {
+	kv, err := p.State(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if ttl <= 0 {
 		ttl = DefaultLeaseTTL
 	}
-	key := account + ".leader"
-	return &Lease{
-		js: js, kv: kv, key: key, subject: "$KV." + kv.Bucket() + "." + key,
-		holder: holder, ttl: max(ttl.Round(time.Second), time.Second), log: log,
-	}
+	return &Lease{p: p, kv: kv, holder: holder, ttl: max(ttl.Round(time.Second), time.Second)}, nil
 }
 
 // Run waits for the lease and runs lead while it is held, again and again until ctx ends or lead returns an error, which Run returns. The context
@@ -50,7 +49,7 @@ func (l *Lease) Run(ctx context.Context, lead func(ctx context.Context) error, s
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			l.log.Warn("leader lease not read; trying again", zap.String("key", l.key), zap.Error(err))
+			l.p.log.Warn("leader lease not read; trying again", zap.String("key", l.key()), zap.Error(err))
 			l.wait(ctx, l.ttl/3)
 			continue
 		case sequence == 0:
@@ -60,7 +59,7 @@ func (l *Lease) Run(ctx context.Context, lead func(ctx context.Context) error, s
 			l.awaitChange(ctx)
 			continue
 		}
-		l.log.Info("leader lease taken", zap.String("holder", l.holder))
+		l.p.log.Info("leader lease taken", zap.String("holder", l.holder))
 		if err := l.hold(ctx, sequence, lead); err != nil {
 			return err
 		}
@@ -72,62 +71,33 @@ func (l *Lease) Run(ctx context.Context, lead func(ctx context.Context) error, s
 func (l *Lease) acquire(ctx context.Context) (sequence uint64, holder string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.ttl)
 	defer cancel()
-	last := uint64(0)
-	entry, err := l.kv.Get(ctx, l.key)
-	switch {
-	case err == nil && string(entry.Value()) != l.holder:
-		return 0, string(entry.Value()), nil
-	case err == nil: // Our own, of a moment ago: taken again.
-		last = entry.Revision()
-	case errors.Is(err, jetstream.ErrKeyDeleted), errors.Is(err, jetstream.ErrKeyNotFound):
-		// A deletion or expiry leaves a marker, which the new entry has to follow; KeyValue does not tell its sequence, the refusal does.
-	default:
+	last, data, err := l.p.readState(ctx, keyLeader)
+	if err != nil {
 		return 0, "", err
 	}
-	for range 2 {
-		sequence, err = l.write(ctx, l.holder, last)
-		var refused *jetstream.APIError
-		if err == nil || !errors.As(err, &refused) || refused.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
-			return sequence, "", err
-		}
-		// Somebody was quicker, or a marker is there. Only a marker may be followed.
-		if last, err = l.marker(ctx); err != nil || last == 0 {
-			return 0, "", err
-		}
+	if holder := string(data); holder != "" && holder != l.holder {
+		return 0, holder, nil
 	}
-	return 0, "", nil
-}
-
-// marker returns the sequence of the deletion that is the key's last entry, 0 if it is none.
-func (l *Lease) marker(ctx context.Context) (uint64, error) {
-	watcher, err := l.kv.Watch(ctx, l.key, jetstream.MetaOnly())
-	if err != nil {
-		return 0, err
+	sequence, err = l.write(ctx, l.holder, last)
+	if refusedForOrder(err) { // Somebody was quicker.
+		return 0, "", nil
 	}
-	defer func() { _ = watcher.Stop() }()
-	for {
-		select {
-		case entry := <-watcher.Updates():
-			if entry == nil || entry.Operation() == jetstream.KeyValuePut {
-				return 0, nil
-			}
-			return entry.Revision(), nil
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
+	return sequence, "", err
 }
 
 // write replaces the entry if its sequence is still the given one.
 func (l *Lease) write(ctx context.Context, holder string, last uint64) (uint64, error) {
-	msg := &nats.Msg{Subject: l.subject, Data: []byte(holder), Header: nats.Header{}}
+	msg := &nats.Msg{Subject: l.subject(), Data: []byte(holder), Header: nats.Header{}}
 	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
-	ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(l.ttl), jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
+	ack, err := l.p.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(l.ttl), jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
 	if err != nil {
 		return 0, err
 	}
 	return ack.Sequence, nil
 }
+
+func (l *Lease) key() string     { return l.p.stateKey(keyLeader) }
+func (l *Lease) subject() string { return "$KV." + StateBucket + "." + l.key() }
 
 // hold runs lead and renews the lease beside it.
 func (l *Lease) hold(ctx context.Context, sequence uint64, lead func(context.Context) error) error {
@@ -136,53 +106,58 @@ func (l *Lease) hold(ctx context.Context, sequence uint64, lead func(context.Con
 	done := make(chan error, 1)
 	go func() { done <- lead(leading) }()
 
-	renewed := time.Now()
-	ticker := time.NewTicker(l.ttl / 3)
-	defer ticker.Stop()
+	until := time.Now().Add(2 * l.ttl / 3)
+	timer := time.NewTimer(l.ttl / 3)
+	defer timer.Stop()
 	for {
 		select {
 		case err := <-done:
 			l.release(ctx, sequence)
 			return err
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		began := time.Now()
-		renewal, cancel := context.WithTimeout(ctx, l.ttl/3)
-		next, err := l.write(renewal, l.holder, sequence)
-		cancel()
-		var refused *jetstream.APIError
+		next, err := l.renew(ctx, sequence, until)
 		switch {
 		case err == nil:
-			sequence, renewed = next, began
-			continue
+			sequence, until = next, began.Add(2*l.ttl/3)
+			timer.Reset(l.ttl / 3)
+		case time.Now().Before(until) && !refusedForOrder(err):
+			timer.Reset(l.ttl / 12)
 		case ctx.Err() != nil:
-			continue // lead is ending; the lease is released when it has.
-		case errors.As(err, &refused) && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
-			// A renewal whose answer was lost moved the sequence too; if the entry is still ours, go on from there.
-			if entry, getErr := l.kv.Get(ctx, l.key); getErr == nil && string(entry.Value()) == l.holder {
-				sequence = entry.Revision()
-				if time.Since(renewed) < 2*l.ttl/3 {
-					continue
-				}
-			}
-		case time.Since(renewed) < 2*l.ttl/3-l.ttl/6:
-			continue
+			timer.Reset(l.ttl) // The end has begun: lead returns, and the lease is given back.
+		default:
+			l.p.log.Warn("leader lease lost; standing by", zap.String("key", l.key()), zap.Error(err))
+			stop()
+			return <-done
 		}
-		l.log.Warn("leader lease lost; standing by", zap.String("key", l.key), zap.Error(err))
-		stop()
-		return <-done
 	}
+}
+
+// renew writes the entry again. A refusal is looked into: it may follow from a renewal of our own whose answer was lost.
+func (l *Lease) renew(ctx context.Context, sequence uint64, until time.Time) (uint64, error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	next, err := l.write(ctx, l.holder, sequence)
+	if !refusedForOrder(err) {
+		return next, err
+	}
+	last, data, readErr := l.p.readState(ctx, keyLeader)
+	if readErr != nil || string(data) != l.holder {
+		return 0, err
+	}
+	return l.write(ctx, l.holder, last)
 }
 
 // release gives the lease back, so that nobody has to wait for it to expire.
 func (l *Lease) release(ctx context.Context, sequence uint64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	msg := &nats.Msg{Subject: l.subject, Header: nats.Header{}}
+	msg := &nats.Msg{Subject: l.subject(), Header: nats.Header{}}
 	msg.Header.Set("KV-Operation", "PURGE")
 	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
-	if _, err := l.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(sequence), jetstream.WithRetryAttempts(0)); err != nil {
-		l.log.Info("leader lease not given back; it expires by itself", zap.Duration("ttl", l.ttl), zap.Error(err))
+	if _, err := l.p.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(sequence), jetstream.WithRetryAttempts(0)); err != nil {
+		l.p.log.Info("leader lease not given back; it expires by itself", zap.Duration("ttl", l.ttl), zap.Error(err))
 	}
 }
 
@@ -190,7 +165,7 @@ func (l *Lease) release(ctx context.Context, sequence uint64) {
 func (l *Lease) awaitChange(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.ttl)
 	defer cancel()
-	watcher, err := l.kv.Watch(ctx, l.key, jetstream.UpdatesOnly())
+	watcher, err := l.kv.Watch(ctx, l.key(), jetstream.UpdatesOnly())
 	if err != nil {
 		l.wait(ctx, l.ttl/3)
 		return
@@ -215,14 +190,8 @@ func (l *Lease) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Leader returns who holds the lease; empty if nobody does.
-func (l *Lease) Leader(ctx context.Context) (string, error) {
-	entry, err := l.kv.Get(ctx, l.key)
-	switch {
-	case errors.Is(err, jetstream.ErrKeyDeleted), errors.Is(err, jetstream.ErrKeyNotFound):
-		return "", nil
-	case err != nil:
-		return "", fmt.Errorf("leader lease %s: %w", l.key, err)
-	}
-	return string(entry.Value()), nil
+// Leader returns who holds the lease on the publisher's account; empty if nobody does.
+func (p *Publisher) Leader(ctx context.Context) (string, error) {
+	_, data, err := p.readState(ctx, keyLeader)
+	return string(data), err
 }

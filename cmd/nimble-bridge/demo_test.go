@@ -20,6 +20,9 @@ func TestDemoEndsByItself(t *testing.T) {
 	if got := len(regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  snapshot  `).FindAllString(stdout, -1)); got != 5 {
 		t.Errorf("%d snapshots, want 5", got)
 	}
+	if !strings.Contains(stdout, "  updated   ") || !strings.Contains(stdout, "  created   ") {
+		t.Error("no update or no new contact is shown")
+	}
 	if got := len(regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  `).FindAllString(stdout, -1)); got != 7 {
 		t.Errorf("%d events, want 7", got)
 	}

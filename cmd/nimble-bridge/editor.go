@@ -18,6 +18,7 @@ type editor struct {
 	account *nimbletest.Account
 	rand    *rand.Rand
 	ids     []string
+	edits   int
 }
 
 func newEditor(account *nimbletest.Account, seed uint64) *editor {
@@ -65,7 +66,8 @@ func (s sketch) field(name string) string {
 
 // edit does one thing and says what, in words.
 func (e *editor) edit() string {
-	if len(e.ids) == 0 || e.rand.IntN(5) == 0 {
+	// The second edit and then every fifth adds somebody, so that a short demonstration shows that too.
+	if e.edits++; len(e.ids) == 0 || e.edits%5 == 2 {
 		id := e.account.Create()
 		e.ids = append(e.ids, id)
 		return "added " + id

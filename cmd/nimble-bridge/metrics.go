@@ -55,7 +55,7 @@ func (m *metrics) requested(r nimble.RequestInfo) {
 }
 
 // account begins the metrics of an account. status is asked at each scrape, and so is behind.
-func (m *metrics) account(account string, status func() poller.Status, behind func(context.Context) (uint64, error)) {
+func (m *metrics) account(account string, status func() poller.Status, behind func(context.Context) (uint64, error), leads func() bool) {
 	labels := prometheus.Labels{"account": account}
 	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "nimble_bridge_events_total", Help: "Events stored in the stream, by type.", ConstLabels: labels,
@@ -82,6 +82,12 @@ func (m *metrics) account(account string, status func() poller.Status, behind fu
 	gauge("nimble_bridge_watermark_timestamp_seconds", "Time on Nimble's clock up to which everything is published.", func() (float64, bool) { return seconds(status().Settled) })
 	gauge("nimble_bridge_last_success_timestamp_seconds", "When the last complete poll ended.", func() (float64, bool) { return seconds(status().LastSuccess) })
 	gauge("nimble_bridge_contacts", "Contacts known and not deleted.", func() (float64, bool) { return float64(status().Contacts), true })
+	gauge("nimble_bridge_leader", "1 on the bridge that polls the account, 0 on those that stand by.", func() (float64, bool) {
+		if leads() {
+			return 1, true
+		}
+		return 0, true
+	})
 	gauge("nimble_bridge_bucket_behind_events", "Events that the bucket of latest events does not show yet.", func() (float64, bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()

@@ -34,7 +34,7 @@ func buildProgram(t *testing.T, pkg string) string {
 		return path
 	}
 	if buildDir == "" {
-		dir, err := os.MkdirTemp("", "nimble-bridge-test")
+		dir, err := os.MkdirTemp("", "nimble-bridge-test") //nolint:usetesting // It outlives the test: the next one needs the programs too.
 		if err != nil {
 			t.Fatal(err)
 		}

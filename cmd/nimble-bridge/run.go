@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
@@ -68,9 +69,11 @@ type bridge struct {
 	// waiting is what keeps the bridge from polling; its reason is empty once it polls.
 	waiting readiness
 	account string
-	poller  *poller.Poller
-	nats    *natsSide
-	stream  *publisher.Publisher
+	// name is how this bridge is known to others, leader the name of the one that polls; empty while that is not known.
+	name, leader string
+	poller       *poller.Poller
+	nats         *natsSide
+	stream       *publisher.Publisher
 	// trouble is the failure of the last request to Nimble, if it failed, and since when they fail.
 	trouble      error
 	troubleSince time.Time
@@ -143,7 +146,7 @@ func (b *bridge) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	b.metrics.account(account, p.Status, stream.BucketBehind)
+	b.metrics.account(account, p.Status, stream.BucketBehind, b.leads)
 	b.set(func() { b.poller, b.stream, b.waiting = p, stream, readiness{} })
 	background.Go(func() {
 		progress{log: b.log, screen: b.screen, rate: b.cfg.RateLimit, status: p.Status, count: func(ctx context.Context) (int, error) {
@@ -151,7 +154,32 @@ func (b *bridge) run(ctx context.Context) (err error) {
 			return n.Total, err
 		}}.run(beside)
 	})
-	return b.poll(ctx, p, side, abandon)
+	lease, err := b.lease(ctx, side, stream)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	return b.poll(ctx, p, lease, side, abandon)
+}
+
+// lease returns the right to poll the account, to be held in this process's name. With the embedded server there is one process in a directory at a
+// time, so that a bridge which was killed takes over from itself; elsewhere every process has a name of its own.
+func (b *bridge) lease(ctx context.Context, side *natsSide, stream *publisher.Publisher) (*publisher.Lease, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "bridge"
+	}
+	b.set(func() {
+		b.name = host + "-" + nuid.Next()
+		if side.server != nil {
+			b.name = host + "-embedded"
+		}
+	})
+	var lease *publisher.Lease
+	err = b.await(ctx, "lease", func(ctx context.Context) (err error) {
+		lease, err = stream.Lease(ctx, b.name, 0)
+		return err
+	})
+	return lease, err
 }
 
 // stopped turns the error of something that was interrupted because the bridge is to stop into none.
@@ -256,9 +284,15 @@ func (b *bridge) fitMemory() {
 }
 
 // poll runs the poller until ctx ends, and then lets it finish, for a while.
-func (b *bridge) poll(ctx context.Context, p *poller.Poller, side *natsSide, abandon func()) error {
+func (b *bridge) poll(ctx context.Context, p *poller.Poller, lease *publisher.Lease, side *natsSide, abandon func()) error {
 	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
+	go func() {
+		done <- lease.Run(ctx, func(ctx context.Context) error {
+			b.set(func() { b.leader = b.name })
+			defer b.set(func() { b.leader = "" })
+			return p.Run(ctx)
+		}, b.standBy)
+	}()
 	select {
 	case err := <-done:
 		return err
@@ -278,6 +312,24 @@ func (b *bridge) poll(ctx context.Context, p *poller.Poller, side *natsSide, aba
 	err := <-done
 	b.log.Info("stopped", zap.Duration("up", time.Since(b.began).Round(time.Second)))
 	return err
+}
+
+// standBy notes who leads instead.
+func (b *bridge) standBy(leader string) {
+	b.mu.Lock()
+	before := b.leader
+	b.leader, b.moved = leader, time.Now()
+	b.mu.Unlock()
+	if before != leader {
+		b.log.Info("another bridge polls this account; standing by", zap.String("leader", leader))
+	}
+}
+
+// leads tells whether this bridge polls, and not another.
+func (b *bridge) leads() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.name != "" && b.leader == b.name
 }
 
 // await tries until it succeeds, fails for good or ctx ends. Between two attempts it waits, longer each time, in the state that the error means.
@@ -383,6 +435,7 @@ func (b *bridge) requested(r nimble.RequestInfo) {
 func (b *bridge) readiness() readiness {
 	b.mu.Lock()
 	waiting, p, trouble, since, side := b.waiting, b.poller, b.trouble, b.troubleSince, b.nats
+	standby := b.leader != "" && b.leader != b.name
 	b.mu.Unlock()
 	unready := func(r reason, err error, since time.Time) readiness {
 		return readiness{Reason: r, Message: err.Error(), Since: since.UTC()}
@@ -399,6 +452,8 @@ func (b *bridge) readiness() readiness {
 		return unready(natsUnreachable, err, status.LastSuccess)
 	}
 	switch {
+	case standby:
+		return readiness{Ready: true}
 	case status.Err != nil:
 		r, _ := b.reasonOf(status.Err)
 		return unready(r, status.Err, status.LastSuccess)

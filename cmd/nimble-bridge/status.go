@@ -14,6 +14,10 @@ type status struct {
 	Account string    `json:"account"`
 	Started time.Time `json:"started"`
 
+	// Name is this bridge's, Leader that of the one that polls the account: another's on a standby, empty while nobody is known to.
+	Name   string `json:"name,omitzero"`
+	Leader string `json:"leader"`
+
 	State    poller.State `json:"state"`
 	Strategy string       `json:"strategy,omitzero"`
 	// Watermark is the time on Nimble's clock up to which everything is published; LagSeconds is how long ago that is, which is never
@@ -30,6 +34,9 @@ type status struct {
 
 	NATS natsStatus `json:"nats"`
 }
+
+// standby is the state of a bridge that waits for another to end.
+const standby poller.State = "standby"
 
 // natsStatus is the part about NATS.
 type natsStatus struct {
@@ -48,7 +55,7 @@ func (b *bridge) status(ctx context.Context) status {
 	s := status{readiness: b.readiness(), Build: thisBuild(), Started: b.began.UTC(), State: poller.Starting, Events: map[poller.Kind]int{}}
 	b.mu.Lock()
 	p, side, stream := b.poller, b.nats, b.stream
-	s.Account = b.account
+	s.Account, s.Name, s.Leader = b.account, b.name, b.leader
 	b.mu.Unlock()
 	s.NATS = side.status()
 	s.NATS.Stream, s.NATS.Bucket = b.cfg.Stream, b.cfg.Bucket
@@ -64,6 +71,9 @@ func (b *bridge) status(ctx context.Context) status {
 	s.State, s.Strategy, s.Contacts, s.Failures = now.State, now.Findings.Strategy.String(), now.Contacts, now.Failures
 	s.Watermark, s.FirstMet, s.SnapshotFinished = now.Settled, now.FirstMet, now.SnapshotFinished
 	s.LastPoll, s.LastSuccess = now.LastPoll.UTC(), now.LastSuccess.UTC()
+	if s.Leader != "" && s.Leader != s.Name {
+		s.State = standby // What this poller knows is from when it led last, if ever.
+	}
 	if !now.Settled.IsZero() {
 		s.LagSeconds = time.Since(now.Settled).Round(time.Millisecond).Seconds()
 	}
