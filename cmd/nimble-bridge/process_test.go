@@ -10,11 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -290,5 +292,78 @@ func wait(t *testing.T, d time.Duration) {
 	select {
 	case <-t.Context().Done():
 	case <-time.After(d):
+	}
+}
+
+// leaderOf asks a bridge's /status who polls.
+func leaderOf(ctx context.Context, addr string) (self, leader string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/status", http.NoBody)
+	if err != nil {
+		return "", "", err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var s struct {
+		Name   string `json:"name"`
+		Leader string `json:"leader"`
+	}
+	err = json.UnmarshalRead(resp.Body, &s)
+	return s.Name, s.Leader, err
+}
+
+// TestStandbyTakesOver kills whoever leads, again and again, while two bridges watch one account; the other goes on, and nothing is lost or doubled.
+func TestStandbyTakesOver(t *testing.T) {
+	bridgePath, serverPath := buildProgram(t, bridgePackage), buildProgram(t, serverPackage)
+	account := nimbletest.NewServer(nimbletest.WithContacts(200))
+	defer account.Close()
+	natsAddr := freeAddress(t)
+	_, port, _ := net.SplitHostPort(natsAddr)
+	launch(t, serverPath, nil, "-js", "-sd", t.TempDir(), "-a", "127.0.0.1", "-p", port)
+	var addrs [2]string
+	var bridges [2]*process
+	start := func(i int) {
+		addrs[i] = freeAddress(t)
+		bridges[i] = launch(t, bridgePath, bridgeEnv(account, addrs[i], "NATS_URL=nats://"+natsAddr))
+		within(t, 20*time.Second, ready(addrs[i]))
+	}
+	leads := func(i int) func(context.Context) error {
+		return func(ctx context.Context) error {
+			self, leader, err := leaderOf(ctx, addrs[i])
+			if err == nil && (leader == "" || self != leader) {
+				err = fmt.Errorf("bridge %d is %q and %q leads", i, self, leader)
+			}
+			return err
+		}
+	}
+	start(0)
+	within(t, 10*time.Second, leads(0))
+	start(1)
+	stopEditing := edit(account.Account, 5*time.Millisecond)
+	var took []time.Duration
+	leader := 0
+	for range 2 {
+		began := time.Now()
+		bridges[leader].kill()
+		within(t, 15*time.Second, leads(1-leader))
+		took = append(took, time.Since(began))
+		start(leader)
+		leader = 1 - leader
+	}
+	began := time.Now()
+	if code := bridges[leader].stop(t); code != 0 {
+		t.Errorf("exit code %d after SIGTERM, want 0", code)
+	}
+	within(t, 15*time.Second, leads(1-leader))
+	clean := time.Since(began)
+	edits := stopEditing()
+	within(t, 60*time.Second, agree("nats://"+natsAddr, account.Account))
+	slices.Sort(took)
+	t.Logf("take-over after a kill: %v at best, %v at worst; after a clean stop: %v; %d edits", took[0], took[len(took)-1], clean, edits)
+	if clean > 3*time.Second {
+		t.Errorf("take-over after a clean stop took %v, want it at once", clean)
 	}
 }
