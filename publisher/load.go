@@ -59,6 +59,7 @@ func headerOfStored(m *stored) nats.Header {
 
 // keys matches the account's entries in the bucket, events its events in the stream.
 func (p *Publisher) keys() string { return p.key("*") }
+
 func (p *Publisher) key(contact string) string {
 	return "$KV." + p.cfg.Bucket + "." + p.cfg.Account + "." + contact
 }
