@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -260,9 +261,7 @@ func (p *Publisher) reconcile(ctx context.Context, reach extent, doubt uint64, k
 			return err
 		}
 	}
-	for contact, e := range events {
-		entries[contact] = e
-	}
+	maps.Copy(entries, events)
 	for _, e := range entries {
 		known(e.known)
 	}

@@ -2,6 +2,7 @@ package publisher_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -268,7 +269,7 @@ func TestBucketIsReadByTheKeyValueAPI(t *testing.T) {
 	if ev, err := event.Decode(entry.Value()); err != nil || ev.Subject != "a1" || ev.Verb() != event.Created {
 		t.Errorf("entry %s: %v", entry.Value(), err)
 	}
-	if _, err := kv.Get(t.Context(), "acme.b2"); err != jetstream.ErrKeyNotFound {
+	if _, err := kv.Get(t.Context(), "acme.b2"); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("a deleted contact's key: %v", err)
 	}
 	keys, err := kv.Keys(t.Context())
