@@ -22,7 +22,7 @@ func newLogger(w io.Writer, format logFormat, level logLevel) *zap.Logger {
 	}
 	var encoder zapcore.Encoder
 	if format == "console" || format == "auto" && isTerminal(w) {
-		encoding.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		encoding.EncodeTime = readableTime
 		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
 		if isTerminal(w) {
 			encoding.EncodeLevel = zapcore.CapitalColorLevelEncoder
@@ -37,6 +37,18 @@ func newLogger(w io.Writer, format logFormat, level logLevel) *zap.Logger {
 
 func utcTime(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
 	enc.AppendString(t.UTC().Format("2006-01-02T15:04:05.000Z"))
+}
+
+// readableTime writes the local time of day, and the date where that would not be enough. It serves the line's own time and times within it.
+func readableTime(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
+	switch {
+	case t.IsZero():
+		enc.AppendString("never")
+	case time.Since(t).Abs() < 12*time.Hour:
+		enc.AppendString(t.Local().Format("15:04:05.000"))
+	default:
+		enc.AppendString(t.Local().Format(time.RFC3339))
+	}
 }
 
 // isTerminal tells whether somebody is watching w.
