@@ -66,7 +66,7 @@ var (
 	edits  = []string{"edit", "edit", "edit", "tag", "touch", "create", "create", "import", "delete", "rename"}
 	clocks = []string{"advance", "advance", "advance"}
 	polls  = []string{
-		"poll", "poll", "poll", "poll", "poll both", "poll and crash", "poll and crash", "poll while editing", "poll while editing",
+		"poll", "poll", "poll", "poll", "poll both", "poll and crash", "publish and crash", "poll while editing", "poll while editing",
 		"poll and cut", "poll through a NATS restart",
 	}
 	faults = []string{"fault", "restart bridge", "restart NATS", "lose progress"}
@@ -114,7 +114,7 @@ func TestModel(t *testing.T) {
 	counts := &tally{n: make(map[string]int)}
 	rapid.Check(t, func(t *rapid.T) {
 		how := drawSetting(t)
-		schedule := rapid.SliceOfN(rapid.Custom(drawStep), 1, 40).Draw(t, "schedule")
+		schedule := rapid.SliceOfN(rapid.Custom(drawStep), 8, 40).Draw(t, "schedule")
 		runModel(t, s, how, schedule, counts)
 	})
 	for _, what := range slices.Sorted(maps.Keys(counts.n)) {
@@ -243,6 +243,12 @@ func (w *world) do(s modelStep) {
 		both.Wait()
 	case "poll and crash":
 		w.poll(s.B, s.N)
+	case "publish and crash": // Between the publication and its acknowledgement.
+		w.edit(s.N)
+		w.advance(time.Duration(w.how.Lag) * time.Second)
+		b := w.bridge(s.B)
+		b.trap.afterAppend = true
+		w.poll(s.B, crashNever)
 	case "poll while editing":
 		left := 1 + s.N%10
 		w.account.OnRequest(func(int, *http.Request) {
@@ -461,6 +467,8 @@ type trap struct {
 	left int
 	// unacknowledged says that the crash came after a publication and before its answer.
 	unacknowledged bool
+	// afterAppend lets the bridge die right after the next publication.
+	afterAppend bool
 	// cut, if set, is called once before something is appended.
 	cut func()
 }
@@ -496,9 +504,9 @@ func (c *trap) Append(ctx context.Context, changes []poller.Change) ([]uint64, e
 		defer cancel()
 	}
 	sequences, err := c.Ledger.Append(ctx, changes)
-	if died := c.passes(); died != nil {
-		c.unacknowledged = true
-		return nil, died
+	if died := c.passes(); died != nil || c.afterAppend {
+		c.unacknowledged, c.afterAppend = true, false
+		return nil, errCrash
 	}
 	return sequences, err
 }
