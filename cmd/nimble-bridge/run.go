@@ -335,10 +335,17 @@ func (b *bridge) leads() bool {
 // await tries until it succeeds, fails for good or ctx ends. Between two attempts it waits, longer each time, in the state that the error means.
 func (b *bridge) await(ctx context.Context, what string, try func(context.Context) error) error {
 	pace := backoff.NewExponentialBackOff(backoff.WithInitialInterval(min(time.Second, b.slow)), backoff.WithMaxInterval(b.slow), backoff.WithMaxElapsedTime(0))
+	b.mu.Lock()
+	before := b.waiting
+	b.mu.Unlock()
 	for attempt := 1; ; attempt++ {
 		err := try(ctx)
 		b.alive()
-		if err == nil || ctx.Err() != nil {
+		if err == nil {
+			b.set(func() { b.waiting = before }) // What was waited for is there.
+			return nil
+		}
+		if ctx.Err() != nil {
 			return err
 		}
 		reason, waits := b.reasonOf(err)

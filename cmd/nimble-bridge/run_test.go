@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/publisher"
 	"nimble-bridge/publisher/embedded"
 	"nimble-bridge/publisher/event"
 )
@@ -380,6 +381,31 @@ func TestARefusedKeyIsWaitedFor(t *testing.T) {
 				t.Error("the log holds the API key")
 			}
 		})
+	}
+}
+
+func TestNothingIsWaitedForOnceItIsThere(t *testing.T) {
+	log := newOutput()
+	b := newBridge(demoConfig("http://127.0.0.1:1", "nats://127.0.0.1:1"), newLogger(log, "json", logLevel(zap.InfoLevel)), newScreen(log))
+	b.slow = time.Millisecond
+	attempts := 0
+	err := b.await(t.Context(), "something", func(context.Context) error {
+		if attempts++; attempts < 3 {
+			return &publisher.MissingError{Object: "stream NIMBLE"}
+		}
+		if got := b.readiness(); got.Reason != streamUnfit {
+			t.Errorf("while it is waited for: %+v, want %s", got, streamUnfit)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.readiness(); got.Reason != starting {
+		t.Errorf("afterwards: %+v, want %s, as before", got, starting)
+	}
+	if err := b.await(t.Context(), "server", func(context.Context) error { return &publisher.ServerTooOldError{Version: "2.11.0"} }); err == nil {
+		t.Error("a server that is too old is waited for")
 	}
 }
 
