@@ -194,6 +194,10 @@ func (p *Publisher) consume(ctx context.Context, stream, filter string, from uin
 		Replicas:          1,
 		InactiveThreshold: time.Minute,
 	})
+	switch apiCode(err) {
+	case jetstream.JSErrCodeConsumerCreate, jetstream.JSErrCodeConsumerNotFound, jetstream.JSErrCodeConsumerDoesNotExist:
+		return 0, fmt.Errorf("%w: %w", errInterrupted, err) // Gone before it was there.
+	}
 	if err != nil {
 		return 0, fmt.Errorf("reading stream %s: %w", stream, p.meaning(p.conn.explain(err, began), "stream "+stream))
 	}
