@@ -36,7 +36,8 @@ type Ledger interface {
 	// Reject stores records that cannot be understood, once per distinct record.
 	Reject(ctx context.Context, rejected []Rejection) error
 
-	// Progress returns what was saved last, the zero value if nothing ever was.
+	// Progress returns what was saved last, the zero value if nothing ever was. Should it be lost while events are still there, FirstMet is
+	// to be no earlier than the first meeting was.
 	Progress(ctx context.Context) (Progress, error)
 
 	// SaveProgress replaces the saved progress. It is called only after the acknowledgement of everything it speaks of.

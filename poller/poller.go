@@ -222,19 +222,8 @@ func (p *Poller) load(ctx context.Context) error {
 	}
 	began := time.Now()
 	t := newTable(progress.Settled)
-	var newest time.Time
-	err = p.ledger.Load(ctx, func(k Known) {
-		t.put(k)
-		if k.Created.After(newest) {
-			newest = k.Created
-		}
-	})
-	if err != nil {
+	if err := p.ledger.Load(ctx, t.put); err != nil {
 		return &ledgerError{"loading the known contacts", err}
-	}
-	if progress.FirstMet.IsZero() && !newest.IsZero() {
-		p.log.Warn("the record of the first meeting is gone; contacts created later than the newest known one count as new", zap.Time("newest", newest))
-		progress.FirstMet = newest
 	}
 	p.table, p.progress, p.saved = t, progress, progress
 	p.log.Info("known contacts loaded", zap.Int("contacts", t.present), zap.Time("settled", progress.Settled), zap.Duration("duration", time.Since(began)))

@@ -171,6 +171,9 @@ func (l *Lease) awaitChange(ctx context.Context) {
 		return
 	}
 	defer func() { _ = watcher.Stop() }()
+	if _, holder, err := l.p.readState(ctx, keyLeader); err != nil || len(holder) == 0 {
+		return // It became free before the watch began.
+	}
 	for {
 		select {
 		case entry, ok := <-watcher.Updates():

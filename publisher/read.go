@@ -28,6 +28,8 @@ type stored struct {
 	Sequence uint64
 	Header   nats.Header
 	Data     []byte
+	// Time is when the server stored it.
+	Time time.Time
 }
 
 // id is the event id that a message carries; empty for none, and for no message.
@@ -62,10 +64,11 @@ func (p *Publisher) get(ctx context.Context, stream, request string) (*stored, e
 	var answer struct {
 		Error   *apiError `json:"error"`
 		Message *struct {
-			Subject  string `json:"subject"`
-			Sequence uint64 `json:"seq"`
-			Header   []byte `json:"hdrs"`
-			Data     []byte `json:"data"`
+			Subject  string    `json:"subject"`
+			Sequence uint64    `json:"seq"`
+			Time     time.Time `json:"time"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
 		} `json:"message"`
 	}
 	if err := p.ask(ctx, apiPrefix+"STREAM.MSG.GET."+stream, []byte(request), &answer); err != nil {
@@ -79,7 +82,7 @@ func (p *Publisher) get(ctx context.Context, stream, request string) (*stored, e
 	case answer.Message == nil:
 		return nil, fmt.Errorf("reading stream %s: answer without a message", stream)
 	}
-	m := &stored{Subject: answer.Message.Subject, Sequence: answer.Message.Sequence, Data: answer.Message.Data}
+	m := &stored{Subject: answer.Message.Subject, Sequence: answer.Message.Sequence, Time: answer.Message.Time, Data: answer.Message.Data}
 	if len(answer.Message.Header) > 0 {
 		header, err := nats.DecodeHeadersMsg(answer.Message.Header)
 		if err != nil {

@@ -22,12 +22,22 @@ const (
 
 func (p *Publisher) stateKey(name string) string { return p.cfg.Account + "." + name }
 
-// Progress returns what was saved last, as [poller.Ledger] demands.
+// Progress returns what was saved last, as [poller.Ledger] demands. Where that is gone and events of the account are there, the time at which the first of them was
+// stored takes the place of the first meeting.
 func (p *Publisher) Progress(ctx context.Context) (poller.Progress, error) {
 	var progress poller.Progress
 	_, data, err := p.readState(ctx, keyProgress)
-	if err != nil || len(data) == 0 {
+	if err != nil {
 		return progress, err
+	}
+	if len(data) == 0 {
+		first, err := patiently(ctx, p, func() (*stored, error) {
+			return p.get(ctx, p.cfg.Stream, `{"seq":1,"next_by_subj":"`+p.events()+`"}`)
+		})
+		if err != nil || first == nil {
+			return progress, err
+		}
+		return poller.Progress{FirstMet: first.Time.UTC()}, nil
 	}
 	if err := json.Unmarshal(data, &progress); err != nil {
 		return poller.Progress{}, fmt.Errorf("key %s in bucket %s: %w", p.stateKey(keyProgress), StateBucket, err)
