@@ -137,7 +137,9 @@ nimble-bridge: hint: set NATS_URL to your NATS server, or unset the others to us
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			setenv(t, tt.env)
-			code, stdout, stderr := runProgram(t.Context(), "run")
+			ctx, stop := context.WithCancel(t.Context())
+			stop() // Should the configuration pass, nothing is to start.
+			code, stdout, stderr := runProgram(ctx, "run")
 			if code != 2 || stdout != "" {
 				t.Errorf("exit code %d, stdout %q; want 2 and nothing", code, stdout)
 			}
