@@ -146,7 +146,12 @@ func (p *Poller) proveSort(ctx context.Context, w window, ascending *nimble.Page
 	first, ok1 := lastTime(w, ascending.Contacts[:1])
 	last, ok2 := lastTime(w, page.Contacts)
 	if !ok1 || !ok2 || first.Equal(last) {
-		return nil // All at one time, as after an import: nothing is proven, and nothing relies on it yet.
+		// All at one time, as after an import: that says nothing about the order, and what is older may come on a later page.
+		older, err := p.count(ctx, window{w.field, w.from, first.Add(-2 * time.Second)})
+		if err == nil && older > 0 {
+			err = &SurpriseError{"sort", "older contacts come after newer ones"}
+		}
+		return err
 	}
 	if last.Before(first) {
 		return &SurpriseError{"sort", "the same order comes in both directions"}

@@ -11,6 +11,21 @@ import (
 	"nimble-bridge/poller"
 )
 
+// TestIgnoredSortAfterAnImport lets an import's contacts, all of one second, come before older ones: a page that looks sorted and is not.
+func TestIgnoredSortAfterAnImport(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			account := nimbletest.New(nimbletest.WithContacts(3), nimbletest.WithSeed(seed))
+			account.SetBehaviour(func(b *nimbletest.Behaviour) { b.UpdatedSort = nimbletest.SortIgnored })
+			account.Import(28)
+			ledger := newMemory()
+			start(t, account, ledger, poller.Config{PerPage: 4})
+			pass(10 * time.Minute)
+			checkTruth(t, account, ledger)
+		})
+	}
+}
+
 // TestEveryAPI runs one day in an account's life against each way in which the API may turn out to answer, and expects the same events of all.
 func TestEveryAPI(t *testing.T) {
 	z := nimbletest.RangeT | nimbletest.RangeZ
