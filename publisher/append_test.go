@@ -217,6 +217,23 @@ func TestAppendNoticesThatTheStreamLostItsEnd(t *testing.T) {
 	}
 }
 
+func TestAppendNoticesThatTheStreamWasMadeAnew(t *testing.T) {
+	srv := startServer(t)
+	p := open(t, srv)
+	appendAll(t, p, changeOf(poller.Snapshot, "a1", 1, 0), changeOf(poller.Snapshot, "b2", 1, 0))
+	if err := p.JetStream().DeleteStream(t.Context(), "NIMBLE"); err != nil {
+		t.Fatal(err)
+	}
+	open(t, srv)
+	// The change itself is fine, but what else is known is not.
+	if _, err := p.Append(t.Context(), []poller.Change{changeOf(poller.Snapshot, "c3", 1, 0)}); !errors.Is(err, poller.ErrConflict) {
+		t.Errorf("error %v, want a conflict", err)
+	}
+	if got := load(t, p); len(got) != 3 {
+		t.Errorf("known afterwards: %v", got)
+	}
+}
+
 func TestFullStreamIsNamed(t *testing.T) {
 	p := open(t, startServer(t), func(c *publisher.Config) { c.MaxBytes = 4096 })
 	var changes []poller.Change

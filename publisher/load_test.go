@@ -119,6 +119,12 @@ func TestLoadRemembersWhatALimitRemoved(t *testing.T) {
 }
 
 func TestLostEventsAreAppendedAgainFromTheBucket(t *testing.T) {
+	t.Run("managed", func(t *testing.T) { testLostEvents(t, true) })
+	t.Run("unmanaged", func(t *testing.T) { testLostEvents(t, false) })
+}
+
+func testLostEvents(t *testing.T, manage bool) {
+	managed := func(c *publisher.Config) { c.Manage = manage }
 	const contacts = 12
 	name := func(i int) string { return "c" + strconv.Itoa(i) }
 	sequences := make(map[string]uint64)
@@ -155,7 +161,7 @@ func TestLostEventsAreAppendedAgainFromTheBucket(t *testing.T) {
 		})
 	})
 
-	p := open(t, srv)
+	p := open(t, srv, managed)
 	before := len(messages(t, p.JetStream(), "NIMBLE"))
 	if before != contacts {
 		t.Fatalf("the stream has %d events after the power loss, want %d", before, contacts)
@@ -194,13 +200,16 @@ func TestLostEventsAreAppendedAgainFromTheBucket(t *testing.T) {
 			c := changeOf(poller.Updated, name(i), k.Revision+1, k.Sequence)
 			got[name(i)] = known(c, appendAll(t, p, c)[0])
 		}
-		p = open(t, srv)
+		p = open(t, srv, managed)
 		if diff := cmp.Diff(got, load(t, p)); diff != "" {
 			t.Fatalf("start %d: %s", round, diff)
 		}
 	}
 	if again := len(messages(t, p.JetStream(), "NIMBLE")); again != len(all)+3*contacts {
 		t.Errorf("%d events, want %d", again, len(all)+3*contacts)
+	}
+	if !manage {
+		return // Nobody may make NATS source the bucket again then.
 	}
 	// And NATS has been made to source what it would have passed over.
 	kv, err := p.JetStream().KeyValue(t.Context(), "nimble-contacts")
@@ -273,7 +282,13 @@ func TestLoadBelievesTheStreamWhereTheBucketHasForeignEntries(t *testing.T) {
 	if _, err := js.Publish(t.Context(), "$KV.nimble-contacts.acme.a1", []byte("scribble")); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(known(c, 1), load(t, p)["a1"]); diff != "" {
+	later := changeOf(poller.Updated, "b2", 2, 2)
+	appendAll(t, p, later)
+	eventually(t, "the bucket", func() bool {
+		behind, err := p.BucketBehind(t.Context())
+		return err == nil && behind == 0
+	})
+	if diff := cmp.Diff(map[string]poller.Known{"a1": known(c, 1), "b2": known(later, 3)}, load(t, p)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -381,7 +396,14 @@ func TestRecordIsRejectedOnce(t *testing.T) {
 	p, q := open(t, srv), open(t, srv)
 	odd := poller.Rejection{ContactID: "a1", Reason: "no usable id", Record: jsontext.Value(`{"id":"a1"}`), Observed: epoch}
 	odder := poller.Rejection{Reason: "not a JSON object", Record: jsontext.Value("\xff{"), Observed: epoch}
-	for _, p := range []*publisher.Publisher{p, q, p, open(t, srv)} {
+	// The server forgets message ids after a while.
+	short := streamConfig(t, p.JetStream(), "NIMBLE")
+	short.Duplicates = 100 * time.Millisecond
+	if _, err := p.JetStream().UpdateStream(t.Context(), short); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*publisher.Publisher{p, q, p, open(t, srv, func(c *publisher.Config) { c.Manage = false })} {
+		<-time.After(250 * time.Millisecond)
 		if err := p.Reject(t.Context(), []poller.Rejection{odd, odd, odder}); err != nil {
 			t.Fatal(err)
 		}

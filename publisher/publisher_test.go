@@ -25,7 +25,14 @@ import (
 
 func TestMain(m *testing.M) {
 	// The server does not wait for what sets up a stream's source; it ends by itself, after a time-out.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"))
+	// And one that is shut down in the middle of an atomic batch leaves the goroutines of the batch's staging store behind.
+	const server = "github.com/nats-io/nats-server/v2/server"
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction(server+".(*stream).trySetupSourceConsumer.func3"),
+		goleak.IgnoreAnyFunction(server+".(*msgBlock).flushLoop"),
+		goleak.IgnoreAnyFunction(server+".(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreAnyFunction(server+"/ats.Register.func1"),
+	)
 }
 
 // startServer starts an embedded server that ends with the test.
