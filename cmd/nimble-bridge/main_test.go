@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -202,4 +203,14 @@ func TestVersion(t *testing.T) {
 			t.Errorf("version prints %q, want %q in it", stdout, want)
 		}
 	}
+}
+
+// What a mistyped command gives; the exit code is 2.
+func Example() {
+	code := run(context.Background(), []string{"simulate", "--contacts", "many"}, strings.NewReader(""), os.Stdout, os.Stdout)
+	fmt.Println("exit code", code)
+	// Output:
+	// nimble-bridge: invalid argument "many" for "--contacts" flag: strconv.ParseInt: parsing "many": invalid syntax
+	// nimble-bridge: hint: "nimble-bridge --help" lists the commands and variables
+	// exit code 2
 }
