@@ -78,7 +78,7 @@ func (p progress) run(ctx context.Context) {
 	if p.screen.isTerminal() {
 		every = barEvery
 	}
-	began, total, first := time.Time{}, 0, 0
+	began, total, first, shown := time.Time{}, 0, 0, 0
 	for wait := barEvery; ; {
 		select {
 		case <-ctx.Done():
@@ -108,6 +108,10 @@ func (p progress) run(ctx context.Context) {
 			total = n
 		}
 		wait = every
+		if now.Contacts == shown {
+			continue // It stands still, and why is told elsewhere.
+		}
+		shown = now.Contacts
 		p.show(now.Contacts, total, remaining(now.Contacts-first, total-now.Contacts, time.Since(began)))
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"nimble-bridge/nimble"
 	"nimble-bridge/nimble/nimbletest"
 	"nimble-bridge/publisher"
 	"nimble-bridge/publisher/embedded"
@@ -434,6 +435,27 @@ func TestNATSIsWaitedFor(t *testing.T) {
 	awaitReadiness(t, r.url(t), natsUnreachable)
 	if code := r.finish(t); code != 0 {
 		t.Errorf("exit code %d, want 0 although NATS is away", code)
+	}
+}
+
+func TestNimbleIsNotReadWhileNATSIsAway(t *testing.T) {
+	server := startNimble(t, nimbletest.WithContacts(3))
+	conn, err := publisher.Connect(t.Context(), publisher.ConnectConfig{URLs: []string{"nats://127.0.0.1:1"}}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c, err := nimble.NewClient(server.URL, "test-key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseIdleConnections()
+	_, err = connected{c, &natsSide{conn: conn}}.ContactsPage(t.Context(), nimble.ListOptions{})
+	if reason, waits := reasonOfNATS(err); reason != natsUnreachable || !waits {
+		t.Errorf("ContactsPage fails with %v, which means %s, waits %v; want %s, true", err, reason, waits, natsUnreachable)
+	}
+	if n := len(server.Requests()); n != 0 {
+		t.Errorf("%d requests to Nimble, want none", n)
 	}
 }
 
