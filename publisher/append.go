@@ -90,7 +90,7 @@ func (p *Publisher) store(ctx context.Context, pending []*outgoing) error {
 		began := time.Now()
 		last, err := p.commit(ctx, pending)
 		if err == nil {
-			return p.stored(pending, last)
+			return p.stored(ctx, pending, last)
 		}
 		err = p.sorted(ctx, p.conn.explain(err, began))
 		if final, ok := asFatal(err); ok {
@@ -131,16 +131,28 @@ func (p *Publisher) storeHalves(ctx context.Context, pending []*outgoing) error 
 }
 
 // stored notes an acknowledgement. The messages of a batch have consecutive sequences, the last of which is acknowledged.
-func (p *Publisher) stored(batch []*outgoing, last uint64) error {
+func (p *Publisher) stored(ctx context.Context, batch []*outgoing, last uint64) error {
 	for i, o := range batch {
 		o.sequence = last - uint64(len(batch)-1-i)
 	}
 	if first := batch[0].sequence; first <= p.lastSeen {
 		// What was known of other contacts may be gone from the stream.
-		return &ConflictError{ContactID: batch[0].contact, Expected: p.lastSeen + 1, Found: first, Reason: "the stream has lost its end, or was made anew"}
+		return p.distrust(ctx, &ConflictError{ContactID: batch[0].contact, Expected: p.lastSeen + 1, Found: first, Reason: reasonLostEnd})
 	}
 	p.lastSeen = last
 	return nil
+}
+
+// Reasons of conflicts that are about more than one contact.
+const (
+	reasonLostEnd = "the stream has lost its end, or was made anew"
+	reasonReused  = "the stream has lost its end, and other events since"
+)
+
+// distrust returns the conflict, after making sure that the next Load believes the stream alone. The bucket may look as if it agreed with the stream, once
+// events were appended after the loss.
+func (p *Publisher) distrust(ctx context.Context, conflict error) error {
+	return errors.Join(conflict, p.saveDoubt(ctx, 1))
 }
 
 // ack is the server's answer to a message or a batch.
@@ -330,14 +342,14 @@ func (p *Publisher) judge(ctx context.Context, o *outgoing, m *stored) (correcte
 	case err != nil:
 		return false, err
 	case o.expected > reach.Last:
-		return false, conflict("the stream has lost its end, or was made anew")
+		return false, p.distrust(ctx, conflict(reasonLostEnd))
 	case o.expected >= reach.First:
 		other, err := patiently(ctx, p, func() (*stored, error) { return p.at(ctx, p.cfg.Stream, o.expected) })
 		if err != nil {
 			return false, err
 		}
 		if other != nil {
-			return false, conflict("the stream has lost its end, and other events since")
+			return false, p.distrust(ctx, conflict(reasonReused))
 		}
 	}
 	p.first = max(p.first, reach.First)

@@ -221,6 +221,7 @@ func TestAppendNoticesThatTheStreamWasMadeAnew(t *testing.T) {
 	srv := startServer(t)
 	p := open(t, srv)
 	appendAll(t, p, changeOf(poller.Snapshot, "a1", 1, 0), changeOf(poller.Snapshot, "b2", 1, 0))
+	bucketHas(t, p.JetStream(), 2)
 	if err := p.JetStream().DeleteStream(t.Context(), "NIMBLE"); err != nil {
 		t.Fatal(err)
 	}
@@ -229,8 +230,12 @@ func TestAppendNoticesThatTheStreamWasMadeAnew(t *testing.T) {
 	if _, err := p.Append(t.Context(), []poller.Change{changeOf(poller.Snapshot, "c3", 1, 0)}); !errors.Is(err, poller.ErrConflict) {
 		t.Errorf("error %v, want a conflict", err)
 	}
-	if got := load(t, p); len(got) != 3 {
+	got := load(t, p)
+	if len(got) != 3 {
 		t.Errorf("known afterwards: %v", got)
+	}
+	for id, k := range got {
+		appendAll(t, p, changeOf(poller.Updated, id, k.Revision+1, k.Sequence))
 	}
 }
 

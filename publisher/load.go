@@ -87,7 +87,7 @@ func (p *Publisher) loadBoth(ctx context.Context, sourced uint64, known func(pol
 		return err
 	}
 	var strange []string
-	count := 0
+	count, before := 0, uint64(0)
 	err := p.scan(ctx, p.bucketStream, p.keys(), 1, func(m *nats.Msg, _ uint64) error {
 		contact := lastToken(m.Subject)
 		e, ok := entryOf(contact, m.Header, sourceOf(m.Header))
@@ -95,6 +95,11 @@ func (p *Publisher) loadBoth(ctx context.Context, sourced uint64, known func(pol
 			strange = append(strange, contact)
 			return nil
 		}
+		if e.known.Sequence <= before {
+			// NATS sources in order, so the stream's sequences have begun anew in between.
+			return p.distrust(ctx, fmt.Errorf("bucket %s was sourced from more than one past of stream %s: %w", p.cfg.Bucket, p.cfg.Stream, poller.ErrConflict))
+		}
+		before = e.known.Sequence
 		if later, ok := tail[contact]; ok {
 			if later.known.Sequence >= e.known.Sequence {
 				return nil

@@ -263,6 +263,30 @@ func TestRecreatedStreamIsFilledFromTheBucket(t *testing.T) {
 	}
 }
 
+func TestLoadNoticesABucketOfTwoPasts(t *testing.T) {
+	srv := startServer(t)
+	p := open(t, srv)
+	appendAll(t, p, changeOf(poller.Snapshot, "a1", 1, 0), changeOf(poller.Snapshot, "b2", 1, 0))
+	bucketHas(t, p.JetStream(), 2)
+	if err := p.JetStream().DeleteStream(t.Context(), "NIMBLE"); err != nil {
+		t.Fatal(err)
+	}
+	// This one has not loaded, so it does not notice, and what it appends makes the bucket's newest entry agree with the stream.
+	appendAll(t, open(t, srv), changeOf(poller.Snapshot, "c3", 1, 0))
+	bucketHas(t, p.JetStream(), 3)
+	p = open(t, srv)
+	if err := p.Load(t.Context(), func(poller.Known) {}); !errors.Is(err, poller.ErrConflict) {
+		t.Errorf("the first time: error %v, want a conflict", err)
+	}
+	got := load(t, p)
+	if len(got) != 3 {
+		t.Errorf("known then: %v", got)
+	}
+	for id, k := range got {
+		appendAll(t, p, changeOf(poller.Updated, id, k.Revision+1, k.Sequence))
+	}
+}
+
 func TestLoadBelievesTheStreamWhereTheBucketHasForeignEntries(t *testing.T) {
 	srv := startServer(t)
 	p := open(t, srv)
