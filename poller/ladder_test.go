@@ -64,6 +64,10 @@ func TestEveryAPI(t *testing.T) {
 			b.UpdatedSort, b.RangeForms = nimbletest.SortIgnored, nimbletest.RangeT|nimbletest.RangeBare
 		}, poller.Findings{Strategy: poller.WindowRead, Form: nimble.DatetimeBare}},
 		{"no range of either kind", func(b *nimbletest.Behaviour) { b.Range, b.Relative = nimbletest.RangeRefused, nimbletest.RangeRefused }, poller.Findings{Strategy: poller.FullCompare}},
+		{"no range of updated", func(b *nimbletest.Behaviour) {
+			b.Range, b.Relative, b.UpdatedOnly = nimbletest.RangeRefused, nimbletest.RangeRefused, true
+		}, poller.Findings{Strategy: poller.CreatedWalk}},
+		{"ranges of updated ignored", func(b *nimbletest.Behaviour) { b.Range, b.UpdatedOnly = nimbletest.RangeIgnored, true }, poller.Findings{Strategy: poller.CreatedWalk}},
 		{"ranges ignored", func(b *nimbletest.Behaviour) { b.Range, b.RangeForms = nimbletest.RangeIgnored, z }, poller.Findings{Strategy: poller.FullCompare}},
 		{"ranges and sort ignored", func(b *nimbletest.Behaviour) {
 			b.Range, b.UpdatedSort, b.CreatedSort = nimbletest.RangeIgnored, nimbletest.SortIgnored, nimbletest.SortIgnored

@@ -63,7 +63,7 @@ type setting struct {
 }
 
 var (
-	edits  = []string{"edit", "edit", "edit", "tag", "touch", "create", "create", "import", "delete", "rename"}
+	edits  = []string{"edit", "edit", "edit", "tag", "touch", "create", "create", "import", "delete", "rename", "future"}
 	clocks = []string{"advance", "advance", "advance"}
 	polls  = []string{
 		"poll", "poll", "poll", "poll", "poll both", "poll and crash", "publish and crash", "poll while editing", "poll while editing",
@@ -84,7 +84,7 @@ func drawStep(t *rapid.T) modelStep {
 func drawSetting(t *rapid.T) setting {
 	return setting{
 		Contacts: rapid.IntRange(0, 45).Draw(t, "contacts"),
-		Rung:     rapid.SampledFrom([]string{"keyed", "keyed", "keyed", "window", "created", "full"}).Draw(t, "rung"),
+		Rung:     rapid.SampledFrom([]string{"keyed", "keyed", "keyed", "window", "relative", "created", "full"}).Draw(t, "rung"),
 		Lag:      rapid.IntRange(0, int(modelOverlap/time.Second)/2).Draw(t, "lag"),
 		Bounds:   rapid.IntRange(0, 7).Draw(t, "bounds"),
 		Stamps:   rapid.IntRange(0, 2).Draw(t, "stamps"),
@@ -154,9 +154,7 @@ var modelRun atomic.Int64
 func runModel(t fataler, s *modelServer, how setting, schedule []modelStep, counts *tally) {
 	w := &world{t: t, s: s, how: how, name: fmt.Sprintf("a%d", modelRun.Add(1)), initial: make(map[string]bool), had: make(map[string]bool)}
 	w.clock.Store(int64(-5 * time.Minute))
-	w.account = nimbletest.New(nimbletest.WithContacts(how.Contacts), nimbletest.WithClock(func() time.Time {
-		return time.Now().Add(time.Duration(w.clock.Load()))
-	}))
+	w.account = nimbletest.New(nimbletest.WithContacts(how.Contacts), nimbletest.WithClock(w.now))
 	w.account.SetBehaviour(how.apply)
 	for _, id := range w.account.IDs() {
 		w.initial[id] = true
@@ -176,13 +174,18 @@ func runModel(t fataler, s *modelServer, how setting, schedule []modelStep, coun
 	counts.add(w.had)
 }
 
+// now is the time on the account's clock.
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.clock.Load())) }
+
 // apply makes the account's API behave.
 func (how setting) apply(b *nimbletest.Behaviour) {
 	switch how.Rung {
 	case "window":
 		b.UpdatedSort = nimbletest.SortIgnored
+	case "relative":
+		b.Range = nimbletest.RangeRefused
 	case "created":
-		b.UpdatedSort, b.Range = nimbletest.SortRefused, nimbletest.RangeRefused
+		b.Range, b.Relative, b.UpdatedOnly = nimbletest.RangeRefused, nimbletest.RangeRefused, true
 	case "full":
 		b.Range, b.UpdatedSort, b.CreatedSort = nimbletest.RangeIgnored, nimbletest.SortIgnored, nimbletest.SortRefused
 	}
@@ -212,6 +215,13 @@ func (w *world) do(s modelStep) {
 	case "delete":
 		if id, ok := w.pick(s.N); ok {
 			w.account.Delete(id)
+		}
+	case "future": // A record dated in the future, as a wrong clock makes them.
+		// Relative ranges do not show the future; there it takes a full compare.
+		if id, ok := w.pick(s.N); ok && w.how.Rung != "relative" {
+			w.edit(s.N)
+			created, _ := w.account.Times(id)
+			w.account.SetTimes(id, created, w.now().Add(time.Duration(1+s.N)*time.Hour))
 		}
 	case "rename":
 		w.account.CountDown()

@@ -26,6 +26,8 @@ type Behaviour struct {
 	// Range says what becomes of range and not_in_range on created and updated; Relative the same of
 	// in_the_last and not_in_the_last.
 	Range, Relative RangeMode
+	// UpdatedOnly limits Range and Relative to conditions on updated; those on created are then honoured.
+	UpdatedOnly bool
 	// RangeForms are the accepted spellings of range bounds, others get 409. 0 accepts all.
 	RangeForms RangeForms
 	// ExclusiveLower and ExclusiveUpper leave the bound itself out of a datetime range.

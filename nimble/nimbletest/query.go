@@ -344,6 +344,9 @@ func (p *queryParser) dateLeaf(field, operator string, operand any) (node, error
 	default:
 		return node{}, errOperator
 	}
+	if p.behaviour.UpdatedOnly && field != "updated" {
+		mode = RangeHonoured
+	}
 	switch {
 	case err != nil:
 		return node{}, err

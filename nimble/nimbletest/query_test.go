@@ -188,6 +188,9 @@ func TestRangeSwitches(t *testing.T) {
 		{"whole seconds, lower excluded", bounds("2031-05-04T09:59:59Z", "2031-05-04T10:00:00Z"), func(b *nimbletest.Behaviour) { b.RangeSeconds, b.ExclusiveLower = true, true }, ""},
 		{"refused", minute, func(b *nimbletest.Behaviour) { b.Range = nimbletest.RangeRefused }, "409"},
 		{"ignored", minute, func(b *nimbletest.Behaviour) { b.Range = nimbletest.RangeIgnored }, "abcde"},
+		{"refused for updated only", `{"created":{"in_the_last":{"unit":"year","quantity":90}}}`, func(b *nimbletest.Behaviour) {
+			b.Range, b.Relative, b.UpdatedOnly = nimbletest.RangeRefused, nimbletest.RangeRefused, true
+		}, "abcde"},
 		{"relative refused", `{"updated":{"in_the_last":{"unit":"day","quantity":1}}}`, func(b *nimbletest.Behaviour) { b.Relative = nimbletest.RangeRefused }, "409"},
 		{"relative ignored", `{"updated":{"not_in_the_last":{"unit":"day","quantity":1}}}`, func(b *nimbletest.Behaviour) { b.Relative = nimbletest.RangeIgnored }, "abcde"},
 		{"no seconds", `{"updated":{"in_the_last":{"unit":"second","quantity":9}}}`, func(b *nimbletest.Behaviour) { b.NoSecondUnit = true }, "409"},
