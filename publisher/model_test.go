@@ -122,6 +122,30 @@ func TestModel(t *testing.T) {
 	}
 }
 
+// TestModelRegressions replays what the model test has found, each as the schedule it came with.
+func TestModelRegressions(t *testing.T) {
+	tests := []struct {
+		name     string
+		how      setting
+		schedule []modelStep
+	}{
+		{
+			"progress lost in the middle of a snapshot made old contacts new",
+			setting{Contacts: 23, Rung: "keyed", Lag: 1},
+			[]modelStep{{"delete", 30, 1}, {"publish and crash", 18, 1}, {"create", 4, 1}, {"lose progress", 6, 0}, {"poll", 22, 0}, {"create", 36, 0}},
+		},
+		{
+			"an import at the head of an unsorted listing passed for sorted",
+			setting{Contacts: 1, Rung: "window", Lag: 1, Bounds: 3, Stamps: 2},
+			[]modelStep{{"import", 28, 0}, {"advance", 6, 1}, {"create", 40, 1}, {"poll", 5, 1}, {"poll", 22, 0}, {"edit", 26, 0}},
+		},
+	}
+	s := startModelServer(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { runModel(t, s, tt.how, tt.schedule, &tally{n: make(map[string]int)}) })
+	}
+}
+
 // fataler is what a schedule fails with: a test or a drawn one.
 type fataler interface {
 	Fatalf(format string, args ...any)
