@@ -18,6 +18,7 @@ type UnreachableError struct {
 	Err  error
 }
 
+// Error implements error.
 func (e *UnreachableError) Error() string {
 	fix := "check NATS_URL and that the server runs"
 	if errors.Is(e.Err, nats.ErrAuthorization) || errors.Is(e.Err, nats.ErrAuthExpired) || errors.Is(e.Err, nats.ErrAuthRevoked) {
@@ -26,6 +27,7 @@ func (e *UnreachableError) Error() string {
 	return fmt.Sprintf("NATS is not reachable at %s: %v; %s", strings.Join(e.URLs, ", "), e.Err, fix)
 }
 
+// Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // ServerTooOldError says that the server lacks what the bridge's promises rest on.
@@ -34,6 +36,7 @@ type ServerTooOldError struct {
 	Version string
 }
 
+// Error implements error.
 func (e *ServerTooOldError) Error() string {
 	return fmt.Sprintf("NATS server %s is too old: atomic batches with message ids need %s; upgrade it, best to a version that is still maintained",
 		e.Version, MinimumServer)
@@ -42,10 +45,12 @@ func (e *ServerTooOldError) Error() string {
 // NoJetStreamError says that the server or the account has no JetStream.
 type NoJetStreamError struct{ Err error }
 
+// Error implements error.
 func (e *NoJetStreamError) Error() string {
 	return fmt.Sprintf("JetStream is not enabled: %v; start nats-server with -js, or enable JetStream for the account", e.Err)
 }
 
+// Unwrap returns the cause.
 func (e *NoJetStreamError) Unwrap() error { return e.Err }
 
 // MissingError says that a stream or bucket does not exist.
@@ -54,6 +59,7 @@ type MissingError struct {
 	Object string
 }
 
+// Error implements error.
 func (e *MissingError) Error() string {
 	return e.Object + " does not exist; create it, or set NATS_MANAGE=true to have it created"
 }
@@ -72,6 +78,7 @@ type UnfitError struct {
 	Fix string
 }
 
+// Error implements error.
 func (e *UnfitError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Object)
@@ -95,19 +102,23 @@ type SetupError struct {
 	Fix string
 }
 
+// Error implements error.
 func (e *SetupError) Error() string {
 	return fmt.Sprintf("%s cannot be set up: %v; %s", e.Object, e.Err, e.Fix)
 }
 
+// Unwrap returns the cause.
 func (e *SetupError) Unwrap() error { return e.Err }
 
 // PermissionError says that the NATS user lacks a permission, which Err names.
 type PermissionError struct{ Err error }
 
+// Error implements error.
 func (e *PermissionError) Error() string {
 	return fmt.Sprintf("NATS denies the bridge's user something it needs: %v; grant it to that user", e.Err)
 }
 
+// Unwrap returns the cause.
 func (e *PermissionError) Unwrap() error { return e.Err }
 
 // StreamFullError says that the event stream, or what the account or server may store, is at its limit.
@@ -116,10 +127,12 @@ type StreamFullError struct {
 	Err    error
 }
 
+// Error implements error.
 func (e *StreamFullError) Error() string {
 	return fmt.Sprintf("stream %s is full: %v; raise NATS_STREAM_MAX_BYTES, give the server more room, or remove old events", e.Stream, e.Err)
 }
 
+// Unwrap returns the cause.
 func (e *StreamFullError) Unwrap() error { return e.Err }
 
 // TooLargeError says that an event does not fit a message, even with the contact reduced to its identifying keys.
@@ -130,11 +143,13 @@ type TooLargeError struct {
 	Err         error
 }
 
+// Error implements error.
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("event of contact %s has %d bytes, %d are allowed: raise max_payload of the server or the stream's largest message size",
 		e.ContactID, e.Size, e.Limit)
 }
 
+// Unwrap returns the cause.
 func (e *TooLargeError) Unwrap() error { return e.Err }
 
 // ConflictError says that what the stream has of a contact is not what the change was based on. It wraps [poller.ErrConflict].
@@ -146,10 +161,12 @@ type ConflictError struct {
 	Reason string
 }
 
+// Error implements error.
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("contact %s: its last event is at sequence %d, not %d: %s", e.ContactID, e.Found, e.Expected, e.Reason)
 }
 
+// Unwrap returns the cause.
 func (e *ConflictError) Unwrap() error { return poller.ErrConflict }
 
 // Error codes of the server that nats.go has no names for. They are part of the JetStream API and do not change.

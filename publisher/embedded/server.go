@@ -52,6 +52,7 @@ type AddressError struct {
 	Err  error
 }
 
+// Error implements error.
 func (e *AddressError) Error() string {
 	if errors.Is(e.Err, syscall.EADDRINUSE) {
 		return fmt.Sprintf("embedded NATS cannot listen on %s: the port is taken; set EMBEDDED_NATS_ADDR to another one, or NATS_URL to use the server that is there", e.Addr)
@@ -59,6 +60,7 @@ func (e *AddressError) Error() string {
 	return fmt.Sprintf("embedded NATS cannot listen on %s: %v; set EMBEDDED_NATS_ADDR to a host and port of this machine", e.Addr, e.Err)
 }
 
+// Unwrap returns the cause.
 func (e *AddressError) Unwrap() error { return e.Err }
 
 // DirError says that the server could not use its directory.
@@ -70,6 +72,7 @@ type DirError struct {
 // ErrLocked is wrapped by the [*DirError] for a directory that another server is using.
 var ErrLocked = errors.New("another process is using it")
 
+// Error implements error.
 func (e *DirError) Error() string {
 	fix := "set EMBEDDED_NATS_DIR to a directory that this user may write to"
 	if errors.Is(e.Err, ErrLocked) {
@@ -78,6 +81,7 @@ func (e *DirError) Error() string {
 	return fmt.Sprintf("embedded NATS cannot store in %s: %v; %s", e.Dir, e.Err, fix)
 }
 
+// Unwrap returns the cause.
 func (e *DirError) Unwrap() error { return e.Err }
 
 // Start starts a server and returns when it can be used. The error is an [*AddressError] or a [*DirError] where the options are to blame.

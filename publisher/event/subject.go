@@ -12,6 +12,7 @@ type SubjectError struct {
 	Text string
 }
 
+// Error implements error.
 func (e *SubjectError) Error() string {
 	switch e.Part {
 	case "subject":
