@@ -108,6 +108,31 @@ func TestLostAcknowledgementIsSettledByReading(t *testing.T) {
 	}
 }
 
+func TestLostConnectionEndsTheWaitForAnAnswer(t *testing.T) {
+	srv := startServer(t)
+	l := &line{to: srv.InProcess()}
+	p, err := tryOpen(t, connect(t, publisher.ConnectConfig{InProcess: l}), func(c *publisher.Config) { c.AckTimeout = time.Hour })
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.mute()
+	type result struct {
+		sequences []uint64
+		err       error
+	}
+	done := make(chan result, 1)
+	go func() {
+		sequences, err := p.Append(t.Context(), []poller.Change{changeOf(poller.Snapshot, "a1", 1, 0)})
+		done <- result{sequences, err}
+	}()
+	js := open(t, srv).JetStream()
+	eventually(t, "the event", func() bool { return len(messages(t, js, "NIMBLE")) == 1 })
+	l.cut()
+	if r := <-done; r.err != nil || !slices.Equal(r.sequences, []uint64{1}) {
+		t.Errorf("%v, %v", r.sequences, r.err)
+	}
+}
+
 func TestAppendWaitsForARestartingServer(t *testing.T) {
 	dir := t.TempDir()
 	srv := serverIn(t, dir, "")
