@@ -226,7 +226,11 @@ func (p *Poller) load(ctx context.Context) error {
 		return &ledgerError{"loading the known contacts", err}
 	}
 	p.table, p.progress, p.saved = t, progress, progress
-	p.log.Info("known contacts loaded", zap.Int("contacts", t.present), zap.Time("settled", progress.Settled), zap.Duration("duration", time.Since(began)))
+	facts := []zap.Field{zap.Int("contacts", t.present), zap.Duration("duration", time.Since(began))}
+	if !progress.Settled.IsZero() {
+		facts = append(facts, zap.Time("settled", progress.Settled))
+	}
+	p.log.Info("known contacts loaded", facts...)
 	p.report()
 	return nil
 }

@@ -152,7 +152,7 @@ func (c *Connection) connected(what string, nc *nats.Conn) {
 	c.mu.Lock()
 	c.last = nil
 	c.mu.Unlock()
-	c.log.Info(what, zap.String("server", nc.ConnectedUrlRedacted()), zap.String("version", nc.ConnectedServerVersion()))
+	c.log.Info(what, zap.String("server", nc.ConnectedServerName()), zap.String("version", nc.ConnectedServerVersion()))
 }
 
 // NATS is the underlying connection.
