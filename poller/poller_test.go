@@ -29,12 +29,27 @@ func start(t *testing.T, account *nimbletest.Account, ledger *memory, cfg poller
 
 func startStoppable(t *testing.T, account *nimbletest.Account, ledger *memory, cfg poller.Config) (*poller.Poller, func()) {
 	t.Helper()
+	return startOn(t, account, ledger, cfg)
+}
+
+func startOn(t *testing.T, account *nimbletest.Account, ledger poller.Ledger, cfg poller.Config) (*poller.Poller, func()) {
+	t.Helper()
+	return startBetween(t, newClient(t, account), ledger, cfg)
+}
+
+func newClient(t *testing.T, account *nimbletest.Account) *nimble.Client {
+	t.Helper()
 	client, err := nimble.NewClient("http://nimble.test", "test-key",
 		nimble.WithTransport(account.Transport()), nimble.WithRateLimit(1e6), nimble.WithoutRetry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := poller.New(client, ledger, cfg)
+	return client
+}
+
+func startBetween(t *testing.T, source poller.Source, ledger poller.Ledger, cfg poller.Config) (*poller.Poller, func()) {
+	t.Helper()
+	p, err := poller.New(source, ledger, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

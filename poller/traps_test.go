@@ -1,0 +1,263 @@
+package poller_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nimble-bridge/nimble"
+	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/poller"
+)
+
+func TestPollGoesOnAfterAPIFaults(t *testing.T) {
+	faults := map[string]nimbletest.Fault{
+		"429 without Retry-After": {Status: http.StatusTooManyRequests},
+		"429 with Retry-After":    {Status: http.StatusTooManyRequests, RetryAfter: "20"},
+		"500":                     {Status: http.StatusInternalServerError},
+		"502 with a web page":     {Status: http.StatusBadGateway, HTML: true},
+		"503":                     {Status: http.StatusServiceUnavailable},
+		"a web page":              {HTML: true},
+		"a truncated body":        {Truncate: true},
+		"a reset connection":      {Reset: true},
+		"an empty body":           {Body: " "},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(450))
+				ledger := newMemory()
+				account.OnRequest(func(n int, _ *http.Request) {
+					if n == 3 { // In the middle of the snapshot.
+						account.Inject(4, fault)
+					}
+				})
+				p := start(t, account, ledger, poller.Config{})
+				pass(3 * time.Minute)
+				if got := ledger.count(poller.Snapshot); got != 450 {
+					t.Errorf("%d snapshot events, want 450", got)
+				}
+				if status := p.Status(); status.State != poller.Polling || status.Findings.Strategy != poller.KeyedWalk {
+					t.Errorf("status = %+v, want polling by keyed walk", status)
+				}
+				checkTruth(t, account, ledger)
+			})
+		})
+	}
+}
+
+func TestSnapshotWhilePeopleEditAndDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(1000))
+		ledger := newMemory()
+		ids := account.IDs()
+		edited := 0
+		account.OnRequest(func(n int, _ *http.Request) {
+			if n < 10 { // Before the walk gets there, behind it, and where it stands.
+				account.Delete(ids[n*90], ids[n*90+1])
+				for i := range 5 {
+					account.Edit(ids[(n*150+i*7+3)%1000], nimbletest.Field("title", fmt.Sprint("edit ", n, i)))
+					edited++
+				}
+			}
+		})
+		start(t, account, ledger, poller.Config{})
+		pass(5 * time.Minute)
+		if edited == 0 {
+			t.Fatal("nothing was edited")
+		}
+		checkTruth(t, account, ledger)
+	})
+}
+
+func TestMalformedRecordAmongGoodOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(50))
+		ledger := newMemory()
+		p := start(t, account, ledger, poller.Config{})
+		account.PutRaw("broken", `{"id": {"$oid": "5"}, "fields": []}`)
+		account.Create()
+		pass(time.Minute)
+		if got := ledger.count(poller.Created); got != 1 {
+			t.Errorf("%d created events, want the good one", got)
+		}
+		if len(ledger.rejected) == 0 || !strings.Contains(string(ledger.rejected[0].Record), "$oid") {
+			t.Errorf("rejected = %v, want the broken record", ledger.rejected)
+		}
+		if status := p.Status(); status.State != poller.Polling {
+			t.Errorf("status = %+v, want polling", status)
+		}
+	})
+}
+
+func TestMostlyMalformedPageFailsThePoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(50))
+		ledger := newMemory()
+		p := start(t, account, ledger, poller.Config{})
+		pass(10 * time.Minute)
+		settled := p.Status().Settled
+		for i := range 5 {
+			account.PutRaw(fmt.Sprint("broken", i), `"not even an object"`)
+		}
+		pass(10 * time.Minute)
+		status := p.Status()
+		if status.State != poller.Failing || status.Err == nil || !strings.Contains(status.Err.Error(), "cannot be understood") {
+			t.Errorf("status = %+v, want failing", status)
+		}
+		if status.Settled.Sub(settled) > time.Minute {
+			t.Errorf("the settled mark moved from %v to %v over records that were not understood", settled, status.Settled)
+		}
+	})
+}
+
+// outage is a ledger whose reads fail for a while.
+type outage struct {
+	*memory
+	failing  bool
+	attempts int // To append while it lasts.
+}
+
+func (o *outage) Append(ctx context.Context, changes []poller.Change) ([]uint64, error) {
+	if o.failing {
+		o.attempts++
+	}
+	return o.memory.Append(ctx, changes)
+}
+
+func (o *outage) Load(ctx context.Context, known func(poller.Known)) error {
+	if o.failing {
+		return errors.New("no answer")
+	}
+	return o.memory.Load(ctx, known)
+}
+
+func TestFailingStateReadIsNoUnknownContact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(120))
+		ledger := &outage{memory: newMemory()}
+		_, stop := startOn(t, account, ledger, poller.Config{})
+		pass(time.Minute)
+		stop()
+		ledger.failing = true
+		p, stop := startOn(t, account, ledger, poller.Config{})
+		defer func() { stop() }()
+		account.Edit(account.IDs()[3], nimbletest.Field("title", "meanwhile"))
+		pass(10 * time.Minute)
+		if got := len(ledger.events); got != 120 || p.Status().State != poller.Failing {
+			t.Fatalf("%d events and %v while the state cannot be read, want 120 and failing", got, p.Status().State)
+		}
+		if ledger.attempts > 0 {
+			t.Errorf("%d attempts to publish without knowing what is known", ledger.attempts)
+		}
+		ledger.failing = false
+		pass(time.Minute)
+		checkTruth(t, account, ledger.memory)
+		if got := len(ledger.events); got != 121 {
+			t.Errorf("%d events, want 121", got)
+		}
+	})
+}
+
+func TestOlderUpdatedDoesNotHideAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(10))
+		ledger := newMemory()
+		id := account.IDs()[4]
+		account.SetTimes(id, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0))
+		start(t, account, ledger, poller.Config{})
+		// Back from the future: the contact's `updated` is now before the known one, and its content is new.
+		account.Edit(id, nimbletest.Field("title", "now"))
+		account.SetTimes(id, time.Time{}, time.Now())
+		pass(time.Minute)
+		events := ledger.of(id)
+		if len(events) != 2 || events[1].Kind != poller.Updated {
+			t.Fatalf("%d events of the contact, want a snapshot and an update", len(events))
+		}
+		checkTruth(t, account, ledger)
+	})
+}
+
+// altered is a source whose pages are changed on the way.
+type altered struct {
+	*nimble.Client
+	page func(*nimble.Page)
+}
+
+func (a *altered) ContactsPage(ctx context.Context, opts nimble.ListOptions) (*nimble.Page, error) {
+	page, err := a.Client.ContactsPage(ctx, opts)
+	if err == nil {
+		a.page(page)
+	}
+	return page, err
+}
+
+// TestStaleReplicaIsAskedAgainByID lets a listing show a state that it was ahead of already, as one replica of a search engine may.
+func TestStaleReplicaIsAskedAgainByID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(10))
+		ledger := newMemory()
+		id := account.Create()
+		var old nimble.Contact
+		stale := false
+		source := &altered{newClient(t, account), func(page *nimble.Page) {
+			for i, c := range page.Contacts {
+				switch {
+				case c.ID == id && old.ID == "":
+					old = c
+				case c.ID == id && stale:
+					page.Contacts[i] = old
+				}
+			}
+		}}
+		_, stop := startBetween(t, source, ledger, poller.Config{})
+		defer stop()
+		pass(time.Second)
+		account.Edit(id, nimbletest.Field("title", "new"))
+		pass(15 * time.Second)
+		stale = true
+		pass(30 * time.Second)
+		stale = false
+		pass(30 * time.Second)
+		if events := ledger.of(id); len(events) != 2 {
+			t.Errorf("%d events, want the two of its two states", len(events))
+		}
+		checkTruth(t, account, ledger)
+	})
+}
+
+// TestTimesWithoutZoneThatAreNotUTC lets an account write its timestamps in a zone of its own without saying so.
+func TestTimesWithoutZoneThatAreNotUTC(t *testing.T) {
+	for _, offset := range []time.Duration{3 * time.Hour, -5*time.Hour - 30*time.Minute} {
+		t.Run(offset.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(250))
+				ledger := newMemory()
+				source := &altered{newClient(t, account), func(page *nimble.Page) {
+					for i := range page.Contacts {
+						page.Contacts[i].Created = page.Contacts[i].Created.Add(offset)
+						page.Contacts[i].Updated = page.Contacts[i].Updated.Add(offset)
+					}
+				}}
+				p, stop := startBetween(t, source, ledger, poller.Config{})
+				defer stop()
+				id := account.IDs()[7]
+				account.Edit(id, nimbletest.Field("title", "new"))
+				pass(5 * time.Minute)
+				checkTruth(t, account, ledger)
+				if got := p.Status().Findings.Strategy; got != poller.KeyedWalk {
+					t.Errorf("strategy %v, want the keyed walk", got)
+				}
+				_, updated := account.Times(id)
+				if events := ledger.of(id); !events[len(events)-1].Contact.Updated.Equal(updated) {
+					t.Errorf("updated %v, want %v", events[len(events)-1].Contact.Updated, updated)
+				}
+			})
+		})
+	}
+}
