@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
@@ -373,6 +374,58 @@ func TestLoadIsCompleteWhenItsConsumersAreLost(t *testing.T) {
 	cancel()
 	if deleted := <-done; deleted == 0 {
 		t.Error("no consumer was lost")
+	}
+}
+
+func TestLoadAsksForNoMoreThanThereIs(t *testing.T) {
+	p := open(t, startServer(t))
+	const contacts = 10_000 // Several batches.
+	for i := 0; i < contacts; i += 1000 {
+		var changes []poller.Change
+		for j := range 1000 {
+			changes = append(changes, changeOf(poller.Snapshot, "c"+strconv.Itoa(i+j), 1, 0))
+		}
+		appendAll(t, p, changes...)
+	}
+	bucketHas(t, p.JetStream(), contacts)
+	nc := p.JetStream().Conn()
+	created, err := nc.SubscribeSync("$JS.EVENT.ADVISORY.CONSUMER.CREATED.KV_nimble-contacts.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests, err := nc.SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.KV_nimble-contacts.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const loads = 5
+	for range loads {
+		if got := len(load(t, p)); got != contacts {
+			t.Errorf("%d contacts known, want %d", got, contacts)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := created.Pending(); err != nil || n != loads {
+		t.Errorf("%d loads used %d consumers, %v; more than one each means that consumers were given up", loads, n, err)
+	}
+	// Requests that are open side by side pile up in the server, which slows it down, and then refuses them.
+	asked, largest := 0, 0
+	for n, _, _ := requests.Pending(); n > 0; n-- {
+		msg, err := requests.NextMsg(time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var request struct {
+			Batch int `json:"batch"`
+		}
+		if err := json.Unmarshal(msg.Data, &request); err != nil {
+			t.Fatal(err)
+		}
+		asked, largest = asked+request.Batch, max(largest, request.Batch)
+	}
+	if asked < loads*contacts || asked >= loads*(contacts+largest) {
+		t.Errorf("asked for %d messages in batches of %d to read %d", asked, largest, loads*contacts)
 	}
 }
 

@@ -228,8 +228,8 @@ func (p *Publisher) consume(ctx context.Context, stream, filter string, from uin
 	request := []byte(`{"batch":` + strconv.Itoa(scanBatch) + `,"no_wait":true}`)
 	subject := apiPrefix + "CONSUMER.MSG.NEXT." + stream + "." + info.Name
 	for delivered := uint64(0); ; {
-		// The next batch is asked for while half of one is still to come, so that the server never waits.
-		if delivered%(scanBatch/2) == 0 {
+		// One request at a time: the server answers a second one, made while the first is open, with an error instead of messages.
+		if delivered%scanBatch == 0 {
 			if err := p.nc.PublishRequest(subject, inbox, request); err != nil {
 				return reached, err
 			}
