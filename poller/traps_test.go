@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,19 +120,19 @@ func TestMostlyMalformedPageFailsThePoll(t *testing.T) {
 // outage is a ledger whose reads fail for a while.
 type outage struct {
 	*memory
-	failing  bool
-	attempts int // To append while it lasts.
+	failing  atomic.Bool
+	attempts atomic.Int32 // To append while it lasts.
 }
 
 func (o *outage) Append(ctx context.Context, changes []poller.Change) ([]uint64, error) {
-	if o.failing {
-		o.attempts++
+	if o.failing.Load() {
+		o.attempts.Add(1)
 	}
 	return o.memory.Append(ctx, changes)
 }
 
 func (o *outage) Load(ctx context.Context, known func(poller.Known)) error {
-	if o.failing {
+	if o.failing.Load() {
 		return errors.New("no answer")
 	}
 	return o.memory.Load(ctx, known)
@@ -144,7 +145,7 @@ func TestFailingStateReadIsNoUnknownContact(t *testing.T) {
 		_, stop := startOn(t, account, ledger, poller.Config{})
 		pass(time.Minute)
 		stop()
-		ledger.failing = true
+		ledger.failing.Store(true)
 		p, stop := startOn(t, account, ledger, poller.Config{})
 		defer func() { stop() }()
 		account.Edit(account.IDs()[3], nimbletest.Field("title", "meanwhile"))
@@ -152,10 +153,10 @@ func TestFailingStateReadIsNoUnknownContact(t *testing.T) {
 		if got := len(ledger.events); got != 120 || p.Status().State != poller.Failing {
 			t.Fatalf("%d events and %v while the state cannot be read, want 120 and failing", got, p.Status().State)
 		}
-		if ledger.attempts > 0 {
-			t.Errorf("%d attempts to publish without knowing what is known", ledger.attempts)
+		if n := ledger.attempts.Load(); n > 0 {
+			t.Errorf("%d attempts to publish without knowing what is known", n)
 		}
-		ledger.failing = false
+		ledger.failing.Store(false)
 		pass(time.Minute)
 		checkTruth(t, account, ledger.memory)
 		if got := len(ledger.events); got != 121 {
@@ -204,13 +205,13 @@ func TestStaleReplicaIsAskedAgainByID(t *testing.T) {
 		ledger := newMemory()
 		id := account.Create()
 		var old nimble.Contact
-		stale := false
+		var stale atomic.Bool
 		source := &altered{newClient(t, account), func(page *nimble.Page) {
 			for i, c := range page.Contacts {
 				switch {
 				case c.ID == id && old.ID == "":
 					old = c
-				case c.ID == id && stale:
+				case c.ID == id && stale.Load():
 					page.Contacts[i] = old
 				}
 			}
@@ -220,9 +221,9 @@ func TestStaleReplicaIsAskedAgainByID(t *testing.T) {
 		pass(time.Second)
 		account.Edit(id, nimbletest.Field("title", "new"))
 		pass(15 * time.Second)
-		stale = true
+		stale.Store(true)
 		pass(30 * time.Second)
-		stale = false
+		stale.Store(false)
 		pass(30 * time.Second)
 		if events := ledger.of(id); len(events) != 2 {
 			t.Errorf("%d events, want the two of its two states", len(events))
