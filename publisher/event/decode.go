@@ -152,9 +152,14 @@ func (d *Data) member(r *reader, name []byte) (err error) {
 		return r.string(&d.FoundBy)
 	case "reason":
 		return r.string(&d.Reason)
+	case "restored":
+		return r.bool(&d.Restored)
+	case "erased":
+		return r.bool(&d.Erased)
+	case "merged_into_candidates":
+		return r.strings(&d.MergedIntoCandidates)
 	case "truncated":
-		d.Truncated = r.dec.PeekKind() == 't'
-		return r.dec.SkipValue()
+		return r.bool(&d.Truncated)
 	case "summary":
 		return r.objectOrSkip(func(name []byte) error { return d.Summary.member(r, name) })
 	case "contact":
@@ -207,7 +212,7 @@ func (s *Summary) member(r *reader, name []byte) error {
 	return r.dec.SkipValue()
 }
 
-// string, strings, uint, int and time read a value of that kind; null leaves what is there.
+// string, bool, strings, uint, int and time read a value of that kind; null leaves what is there.
 
 func (r *reader) string(into *string) error {
 	v, err := r.expect('"')
@@ -215,6 +220,12 @@ func (r *reader) string(into *string) error {
 		*into = string(r.unquote(v))
 	}
 	return err
+}
+
+// bool takes everything but true for false.
+func (r *reader) bool(into *bool) error {
+	*into = r.dec.PeekKind() == 't'
+	return r.dec.SkipValue()
 }
 
 func (r *reader) strings(into *[]string) error {

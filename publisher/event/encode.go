@@ -21,6 +21,15 @@ func (e *Event) Append(dst []byte) []byte {
 	if d.Reason != "" {
 		dst = appendString(append(dst, `,"reason":`...), d.Reason)
 	}
+	if d.Restored {
+		dst = append(dst, `,"restored":true`...)
+	}
+	if d.Erased {
+		dst = append(dst, `,"erased":true`...)
+	}
+	if len(d.MergedIntoCandidates) > 0 {
+		dst = appendStrings(append(dst, `,"merged_into_candidates":`...), d.MergedIntoCandidates)
+	}
 	if d.Truncated {
 		dst = append(dst, `,"truncated":true`...)
 	}

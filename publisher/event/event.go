@@ -101,8 +101,15 @@ type Data struct {
 	Observed time.Time
 	// FoundBy is how: "snapshot", "poll", "reconcile" or "resync".
 	FoundBy string
-	// Reason is for deleted only: "not_found" or "forbidden".
+	// Reason is for deleted only: "not_found", "forbidden", or "erased" for a person who was erased although Nimble still has the contact.
 	Reason string
+	// Restored is for created only: the contact was deleted before and is back, so that its revision is not 1.
+	Restored bool
+	// Erased is for deleted only: the contact's earlier events were removed on request, and this one holds nothing of the person.
+	Erased bool
+	// MergedIntoCandidates is for deleted only, and a hint: contacts that came to hold the deleted one's e-mail address or name about when it vanished, as the
+	// survivor of a merge does.
+	MergedIntoCandidates []string
 	// Truncated says that the contact did not fit the server's largest message: Contact has only its identifying keys then, and the sides of Changes may be
 	// missing.
 	Truncated bool

@@ -81,10 +81,30 @@ func rejected() *event.Rejected {
 	}
 }
 
+func restored() *event.Event {
+	e := sample(event.Created)
+	e.Data.Restored = true
+	return e
+}
+
+func merged() *event.Event {
+	e := sample(event.Deleted)
+	e.Data.MergedIntoCandidates = []string{"5049fb849b85f669e40000dd"}
+	return e
+}
+
+func erased() *event.Event {
+	e := sample(event.Deleted)
+	e.Data.Erased, e.Data.Reason, e.Data.FoundBy = true, "erased", "reconcile"
+	e.Data.Contact, e.Data.Summary = jsontext.Value(`{"id":"5049fb849b85f669e40000dc"}`), event.Summary{}
+	return e
+}
+
 func samples() map[string][]byte {
 	truncated := sample(event.Updated)
 	truncated.Truncate(0)
 	return map[string][]byte{
+		"restored": restored().Encode(), "merged": merged().Encode(), "erased": erased().Encode(),
 		"snapshot": sample(event.Snapshot).Encode(), "created": sample(event.Created).Encode(), "updated": sample(event.Updated).Encode(),
 		"deleted": sample(event.Deleted).Encode(), "truncated": truncated.Encode(), "reconciled": reconciled().Encode(), "rejected": rejected().Encode(),
 	}
@@ -134,8 +154,12 @@ func TestEventsAreCloudEvents(t *testing.T) {
 }
 
 func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
+	events := []*event.Event{restored(), merged(), erased()}
 	for _, verb := range []event.Verb{event.Snapshot, event.Created, event.Updated, event.Deleted} {
-		want := sample(verb)
+		events = append(events, sample(verb))
+	}
+	for _, want := range events {
+		verb := want.Verb()
 		got, err := event.Decode(want.Encode())
 		if err != nil {
 			t.Fatal(err)
