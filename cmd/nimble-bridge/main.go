@@ -3,6 +3,7 @@
 //	nimble-bridge          run the bridge, configured by environment variables
 //	nimble-bridge demo     see it work, with a simulated account and an embedded server
 //	nimble-bridge simulate serve the simulated account, for developing consumers
+//	nimble-bridge schema   print the JSON Schema of the events, or the AsyncAPI document
 //	nimble-bridge version  print versions
 //
 // This package wires the others together, and only that: package nimble reads the account, package poller finds what changed, package
@@ -126,7 +127,7 @@ Environment variables:
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(p.runCommand(), p.demoCommand(), p.simulateCommand(), p.versionCommand())
+	root.AddCommand(p.runCommand(), p.demoCommand(), p.simulateCommand(), p.schemaCommand(), p.versionCommand())
 	return root
 }
 

@@ -14,8 +14,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
-
-	"nimble-bridge/publisher/dirlock"
 )
 
 // Options say how the server runs.
@@ -39,12 +37,13 @@ const (
 	maxMemory = 64 << 20
 	// minStore is what MaxStore is at least, when it is derived from the free space.
 	minStore = 64 << 20
+	lockName = "nimble-bridge.lock"
 )
 
 // Server is a running server.
 type Server struct {
 	srv  *server.Server
-	lock *dirlock.Lock
+	lock *os.File
 }
 
 // AddressError says that the server could not listen at its address.
@@ -71,7 +70,7 @@ type DirError struct {
 }
 
 // ErrLocked is wrapped by the [*DirError] for a directory that another server is using.
-var ErrLocked = dirlock.ErrTaken
+var ErrLocked = errors.New("another process is using it")
 
 // Error implements error.
 func (e *DirError) Error() string {
@@ -97,7 +96,7 @@ func Start(opts Options) (*Server, error) {
 	}
 	s := &Server{lock: lock}
 	if err := s.start(opts, host, port); err != nil {
-		s.lock.Release()
+		s.unlock()
 		return nil, err
 	}
 	return s, nil
@@ -188,18 +187,23 @@ func listenAddress(addr string) (host string, port int, err error) {
 }
 
 // lockDir makes the directory and takes it for this process. Two servers on one directory would ruin each other's streams.
-func lockDir(dir string) (*dirlock.Lock, error) {
+func lockDir(dir string) (*os.File, error) {
 	if dir == "" {
 		return nil, &DirError{Dir: dir, Err: errors.New("no directory given")}
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, &DirError{Dir: dir, Err: err}
 	}
-	lock, err := dirlock.Take(dir)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, &DirError{Dir: dir, Err: err}
 	}
-	return lock, nil
+	// The kernel drops the lock with the process, however it ends.
+	if err := lockFile(f); err != nil {
+		_ = f.Close()
+		return nil, &DirError{Dir: dir, Err: err}
+	}
+	return f, nil
 }
 
 // roomFor is nine tenths of what the directory has room for: what is free, and what its streams take up already.
@@ -239,5 +243,12 @@ func (s *Server) Conn(opts ...nats.Option) (*nats.Conn, error) {
 func (s *Server) Shutdown() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
-	s.lock.Release()
+	s.unlock()
+}
+
+func (s *Server) unlock() {
+	if s.lock != nil {
+		_ = s.lock.Close() // Which drops the lock.
+		s.lock = nil
+	}
 }

@@ -2,7 +2,7 @@
 //
 // [Read] takes the events from the stream with nothing but nats.go. [CheckHistory] holds them against each other: ids, revisions, order, headers,
 // and every change against the two documents it lies between. [CheckLatest] holds each contact's last event against what the account shows, and
-// [CheckBucket] the key-value bucket against the stream. Each returns everything that is wrong, joined, and nil when nothing is.
+// [CheckBucket] the key-value bucket against the stream, and [CheckSchemas] each message against the schemas that consumers have. Each returns everything that is wrong, joined, and nil when nothing is.
 package streamtest
 
 import (
@@ -21,6 +21,7 @@ import (
 
 	"nimble-bridge/poller"
 	"nimble-bridge/publisher/event"
+	"nimble-bridge/publisher/event/schema/schematest"
 )
 
 // Message is one stored event.
@@ -77,6 +78,17 @@ func parse(msg jetstream.Msg) (Message, error) {
 		return Message{}, fmt.Errorf("message %d: %w", m.Sequence, err)
 	}
 	return m, nil
+}
+
+// CheckSchemas checks that each message is as the published schemas say, body and headers.
+func CheckSchemas(messages []Message) error {
+	var wrong []error
+	for _, m := range messages {
+		if err := errors.Join(schematest.Event(m.Data), schematest.Headers(m.Event.Type, m.Header)); err != nil {
+			wrong = append(wrong, fmt.Errorf("message %d, contact %s: %w", m.Sequence, m.Event.Subject, err))
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // Last returns the last message of each contact, by contact id.

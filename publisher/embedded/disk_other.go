@@ -1,6 +1,6 @@
 //go:build !unix || solaris || aix
 
-package dirlock
+package embedded
 
 import "os"
 
