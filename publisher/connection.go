@@ -36,6 +36,9 @@ type ConnectConfig struct {
 	Name string
 	// ReconnectWait is the pause between attempts to connect; up to half of it is added by chance, so that many clients do not come back at once. 0 means a second.
 	ReconnectWait time.Duration
+	// FailFast makes [Connect] wait for the outcome of the first attempt at each server, and fail with an [*UnreachableError] when none lets it in. It is for
+	// commands that a person waits for. A connection that was made comes back by itself all the same.
+	FailFast bool
 }
 
 // Connection is a connection to NATS that comes back by itself for as long as it is open, and remembers what the server last complained of.
@@ -54,7 +57,7 @@ type Connection struct {
 }
 
 // Connect starts connecting and returns without waiting for a server: [Connection.WaitConnected] does. An error is about the configuration, a credentials file that
-// cannot be read for instance.
+// cannot be read for instance, unless [ConnectConfig.FailFast] asks for more.
 func Connect(ctx context.Context, cfg ConnectConfig, log *zap.Logger) (*Connection, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -65,6 +68,13 @@ func Connect(ctx context.Context, cfg ConnectConfig, log *zap.Logger) (*Connecti
 		return nil, fmt.Errorf("NATS connection: %w", err)
 	}
 	nc, err := nats.Connect(strings.Join(cfg.URLs, ","), opts...)
+	if err != nil && cfg.FailFast {
+		urls := make([]string, len(cfg.URLs))
+		for i, u := range cfg.URLs {
+			urls[i] = redacted(u)
+		}
+		return nil, &UnreachableError{URLs: urls, Err: err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("NATS connection: %w", err)
 	}
@@ -79,7 +89,7 @@ func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
 	opts := []nats.Option{
 		nats.Name(cfg.Name),
 		nats.MaxReconnects(-1),
-		nats.RetryOnFailedConnect(true),
+		nats.RetryOnFailedConnect(!cfg.FailFast),
 		// Without it a second refusal of the credentials closes the connection for good.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(wait),

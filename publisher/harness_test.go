@@ -82,10 +82,14 @@ func (c *lossy) Read(b []byte) (int, error) {
 	}
 }
 
-// eventually waits until a condition holds that only a server's own clock brings about.
+// patience is how long a test waits for what takes milliseconds on a machine that has time. It is longer than a server goes without trying again to set up
+// what a stream sources: 30 s after a request that nobody heard, and some more.
+const patience = 2 * time.Minute
+
+// eventually waits until a condition holds that the server brings about by itself.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -108,7 +112,7 @@ func rawServer(t testing.TB, change func(*natsserver.Options)) *natsserver.Serve
 		t.Fatal(err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(patience) {
 		t.Fatal("server not ready")
 	}
 	t.Cleanup(func() {

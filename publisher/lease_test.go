@@ -21,7 +21,7 @@ type candidate struct {
 	stop    func() error // Ends it as SIGTERM would.
 }
 
-func runCandidate(t *testing.T, s *modelServer, name string, fail error) *candidate {
+func runCandidate(t *testing.T, s *modelServer, name string, ttl time.Duration, fail error) *candidate {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	conn, err := publisher.Connect(ctx, publisher.ConnectConfig{InProcess: s, ReconnectWait: 5 * time.Millisecond}, zap.NewNop())
@@ -34,7 +34,7 @@ func runCandidate(t *testing.T, s *modelServer, name string, fail error) *candid
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease, err := stream.Lease(ctx, name, time.Second)
+	lease, err := stream.Lease(ctx, name, ttl)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,51 +66,49 @@ func runCandidate(t *testing.T, s *modelServer, name string, fail error) *candid
 	return c
 }
 
-// await returns what a channel gives within a few seconds.
+// await returns what a channel gives.
 func await[T any](t *testing.T, what string, ch <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-ch:
 		return v
-	case <-time.After(10 * time.Second):
-		t.Fatalf("%s did not happen within 10 s", what)
+	case <-time.After(patience):
+		t.Fatalf("%s did not happen within %s", what, patience)
 		panic("unreachable")
 	}
 }
 
 func TestLeaseIsHandedOverAtOnceOnACleanStop(t *testing.T) {
 	s := startModelServer(t)
-	first := runCandidate(t, s, "first", nil)
+	// Long enough that nothing but the lease being given back lets the second lead in time.
+	const ttl = time.Hour
+	first := runCandidate(t, s, "first", ttl, nil)
 	await(t, "leading", first.leads)
-	second := runCandidate(t, s, "second", nil)
+	second := runCandidate(t, s, "second", ttl, nil)
 	if holder := await(t, "standing by", second.standby); holder != "first" {
 		t.Errorf("standing by for %q, want first", holder)
 	}
 	if leader, err := second.stream.Leader(t.Context()); leader != "first" || err != nil {
 		t.Errorf("Leader = %q, %v, want first", leader, err)
 	}
-	began := time.Now()
 	if err := first.stop(); err != nil {
 		t.Errorf("Run = %v, want nil", err)
 	}
-	if took := await(t, "taking over", second.leads).Sub(began); took > 700*time.Millisecond {
-		t.Errorf("taken over after %s, want at once", took)
-	}
+	await(t, "taking over", second.leads)
 }
 
 func TestLeaseOfADeadHolderExpires(t *testing.T) {
+	t.Parallel() // It waits for the lease to expire.
 	s := startModelServer(t)
-	first := runCandidate(t, s, "first", nil)
+	const ttl = 3 * time.Second // A third of it lies between the one giving up and the other taking over.
+	first := runCandidate(t, s, "first", ttl, nil)
 	await(t, "leading", first.leads)
-	second := runCandidate(t, s, "second", nil)
+	second := runCandidate(t, s, "second", ttl, nil)
 	await(t, "standing by", second.standby)
 	began := time.Now()
 	first.conn.Close() // No goodbye.
 	took := await(t, "taking over", second.leads).Sub(began)
 	stopped := await(t, "giving up", first.ended).Sub(began)
-	if took > 3*time.Second {
-		t.Errorf("taken over after %s, want within the lease's second and the server's own tick", took)
-	}
 	if stopped > took {
 		t.Errorf("the first led for %s after it was cut off, the second since %s: two leaders", stopped, took)
 	}
@@ -118,17 +116,17 @@ func TestLeaseOfADeadHolderExpires(t *testing.T) {
 
 func TestLeaseSurvivesAServerRestart(t *testing.T) {
 	s := startModelServer(t)
-	first := runCandidate(t, s, "first", nil)
+	first := runCandidate(t, s, "first", time.Second, nil)
 	await(t, "leading", first.leads)
 	for range 3 {
 		s.restart(t)
 	}
-	second := runCandidate(t, s, "second", nil)
+	second := runCandidate(t, s, "second", time.Second, nil)
 	// Whoever leads after it, somebody does, and the other stands by.
 	select {
 	case <-second.leads:
 	case <-second.standby:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nobody leads after the server came back")
 	}
 }
@@ -136,11 +134,11 @@ func TestLeaseSurvivesAServerRestart(t *testing.T) {
 func TestLeaseEndsWithItsWork(t *testing.T) {
 	s := startModelServer(t)
 	broken := errors.New("broken")
-	first := runCandidate(t, s, "first", broken)
+	first := runCandidate(t, s, "first", time.Second, broken)
 	await(t, "leading", first.leads)
 	if err := first.stop(); !errors.Is(err, broken) {
 		t.Errorf("Run = %v, want %v", err, broken)
 	}
-	second := runCandidate(t, s, "second", nil)
+	second := runCandidate(t, s, "second", time.Second, nil)
 	await(t, "leading", second.leads)
 }

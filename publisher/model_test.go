@@ -371,13 +371,16 @@ func (w *world) bridge(i int) *bridge {
 	if w.bridges[i] != nil {
 		return w.bridges[i]
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	conn, err := publisher.Connect(ctx, publisher.ConnectConfig{InProcess: w.s, Name: "model", ReconnectWait: 5 * time.Millisecond}, zap.NewNop())
 	if err != nil {
 		w.t.Fatalf("connect: %v", err)
 	}
 	stream, err := publisher.Open(ctx, conn, w.config(), zap.NewNop())
+	for ; noAnswer(err) && ctx.Err() == nil; stream, err = publisher.Open(ctx, conn, w.config(), zap.NewNop()) {
+		time.Sleep(20 * time.Millisecond) // As the program does, while a server that was restarted is not there yet.
+	}
 	if err != nil {
 		conn.Close()
 		w.t.Fatalf("open: %v", err)
@@ -396,6 +399,12 @@ func (w *world) bridge(i int) *bridge {
 	return w.bridges[i]
 }
 
+// noAnswer tells a server that is slow, or not there at present, from one that refuses.
+func noAnswer(err error) bool {
+	_, unreachable := errors.AsType[*publisher.UnreachableError](err)
+	return unreachable || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
+}
+
 func (w *world) config() publisher.Config {
 	return publisher.Config{Account: w.name, Stream: "NIMBLE", Prefix: "nimble", Bucket: "nimble-contacts", Replicas: 1, MaxBytes: -1, Manage: true, AckTimeout: 300 * time.Millisecond}
 }
@@ -409,7 +418,7 @@ func (w *world) drop(i int) {
 }
 
 func (w *world) loseProgress() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	nc := w.s.connect(w.t)
 	defer nc.Close()
@@ -462,7 +471,7 @@ func (w *world) settle() {
 
 // check holds the stream against the account and the bucket against the stream.
 func (w *world) check() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	nc := w.s.connect(w.t)
 	defer nc.Close()
@@ -583,8 +592,8 @@ func (s *modelServer) start(t fataler) {
 		t.Fatalf("server: %v", err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
-		t.Fatalf("the server is not ready after 10 s")
+	if !srv.ReadyForConnections(patience) {
+		t.Fatalf("the server is not ready after %s", patience)
 	}
 	s.srv = srv
 }
@@ -614,7 +623,7 @@ func (s *modelServer) connect(t fataler) *nats.Conn {
 
 // empty removes what a schedule has stored.
 func (s *modelServer) empty(t fataler) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	nc := s.connect(t)
 	defer nc.Close()

@@ -263,7 +263,7 @@ func TestBucketIsReadByTheKeyValueAPI(t *testing.T) {
 			if e.Key() != key || e.Operation() != op {
 				t.Errorf("watched %s %v, want %s %v", e.Key(), e.Operation(), key, op)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("watcher did not see %s %v", key, op)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,7 +255,7 @@ func TestOldServerIsRefused(t *testing.T) {
 
 func TestServerWithoutJetStreamIsNamed(t *testing.T) {
 	srv := rawServer(t, func(o *natsserver.Options) { o.JetStream = false })
-	_, err := tryOpen(t, connect(t, publisher.ConnectConfig{InProcess: srv}), func(c *publisher.Config) { c.AckTimeout = 300 * time.Millisecond })
+	_, err := tryOpen(t, connect(t, publisher.ConnectConfig{InProcess: srv}))
 	if _, ok := errors.AsType[*publisher.NoJetStreamError](err); !ok {
 		t.Errorf("error %v", err)
 	}
@@ -284,21 +285,16 @@ func TestWrongPasswordIsNamedAndTriedAgain(t *testing.T) {
 		o.DontListen, o.Host, o.Port = false, "127.0.0.1", natsserver.RANDOM_PORT
 		o.Username, o.Password = "bridge", "secret"
 	})
-	password := make(chan string, 100)
-	for range 5 {
-		password <- "wrong"
-	}
-	close(password)
+	var password atomic.Value
+	password.Store("wrong")
 	conn := connect(t, publisher.ConnectConfig{URLs: []string{srv.ClientURL()}, UserInfo: func() (string, string) {
-		if wrong, ok := <-password; ok {
-			return "bridge", wrong
-		}
-		return "bridge", "secret"
+		return "bridge", password.Load().(string)
 	}})
 	_, err := tryOpen(t, conn, func(c *publisher.Config) { c.AckTimeout = 10 * time.Millisecond })
 	if _, ok := errors.AsType[*publisher.UnreachableError](err); !ok || !errors.Is(err, nats.ErrAuthorization) || !strings.Contains(err.Error(), "NATS_PASSWORD") {
 		t.Errorf("error %v", err)
 	}
+	password.Store("secret")
 	if _, err := tryOpen(t, conn); err != nil {
 		t.Errorf("with the right password at last: %v", err)
 	}

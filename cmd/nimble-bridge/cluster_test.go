@@ -110,7 +110,7 @@ func TestCluster(t *testing.T) {
 	}
 	start(0)
 	start(1)
-	within(t, 60*time.Second, func(ctx context.Context) error {
+	within(t, patience, func(ctx context.Context) error {
 		_, err := active(ctx)
 		return err
 	})
@@ -118,7 +118,7 @@ func TestCluster(t *testing.T) {
 	var took []time.Duration
 	for range *clusterKills {
 		var leader int
-		within(t, 90*time.Second, func(ctx context.Context) (err error) {
+		within(t, patience, func(ctx context.Context) (err error) {
 			leader, err = c.leader(ctx)
 			return err
 		})
@@ -127,13 +127,13 @@ func TestCluster(t *testing.T) {
 		c.start(leader)
 
 		var first int
-		within(t, 60*time.Second, func(ctx context.Context) (err error) {
+		within(t, patience, func(ctx context.Context) (err error) {
 			first, err = active(ctx)
 			return err
 		})
 		began := time.Now()
 		bridges[first].kill()
-		within(t, 60*time.Second, func(ctx context.Context) error {
+		within(t, patience, func(ctx context.Context) error {
 			now, err := active(ctx)
 			if err == nil && now == first {
 				err = errors.New("the dead bridge leads")
@@ -145,7 +145,7 @@ func TestCluster(t *testing.T) {
 	}
 	edits := stopEditing()
 	// A cluster's sourcing can stand still for a minute after it lost a node; the stream never does.
-	within(t, 150*time.Second, func(ctx context.Context) error {
+	within(t, 2*patience, func(ctx context.Context) error {
 		for _, addr := range c.addrs {
 			conn, err := net.DialTimeout("tcp", addr, time.Second)
 			if err != nil {

@@ -82,20 +82,40 @@ func (e configError) Error() string {
 
 // readConfig reads the configuration from the environment and checks it. The error is a configError with every problem there is.
 func readConfig() (*config, error) {
+	c, found := inspectConfig()
+	return c.unless(found)
+}
+
+// readClientConfig is readConfig for commands that talk to NATS and not to Nimble: they need no API key.
+func readClientConfig() (*config, error) {
+	c, found := inspectConfig()
+	return c.unless(slices.DeleteFunc(found, func(f finding) bool { return strings.HasPrefix(f.name, keyVariable) }))
+}
+
+// keyVariable is the variable of the API key, and what the one for its file begins with.
+const keyVariable = "NIMBLE_API_KEY"
+
+// inspectConfig reads the configuration and returns what is wrong with it beside it, in the order of the variables.
+func inspectConfig() (*config, []finding) {
 	c, found := parseConfig()
 	found = append(found, c.check(found)...)
-	if len(found) > 0 {
-		order := variables()
-		slices.SortStableFunc(found, func(a, b finding) int {
-			return slices.Index(order, a.name) - slices.Index(order, b.name)
-		})
-		problems := make(configError, len(found))
-		for i, f := range found {
-			problems[i] = f.problem
-		}
-		return nil, problems
+	order := variables()
+	slices.SortStableFunc(found, func(a, b finding) int {
+		return slices.Index(order, a.name) - slices.Index(order, b.name)
+	})
+	return c, found
+}
+
+// unless returns the configuration unless something is wrong with it.
+func (c *config) unless(found []finding) (*config, error) {
+	if len(found) == 0 {
+		return c, nil
 	}
-	return c, nil
+	problems := make(configError, len(found))
+	for i, f := range found {
+		problems[i] = f.problem
+	}
+	return nil, problems
 }
 
 // finding is a problem and the variable it is about.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,19 +24,53 @@ type natsSide struct {
 // natsPatience is how long a step waits for a server before the bridge says that there is none.
 const natsPatience = 2 * time.Second
 
+// connection says how to reach the NATS server of the configuration. name is what the server shows for the connection.
+func (c *config) connection(name string, log *zap.Logger) publisher.ConnectConfig {
+	to := publisher.ConnectConfig{
+		URLs: c.NATSURL, Creds: c.Creds, NKeyFile: c.NKey, User: c.User, Password: c.Password, Token: c.Token,
+		TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Name: name,
+	}
+	if c.PasswordFile != "" {
+		to.UserInfo = func() (string, string) { return c.User, secretNow(log, "NATS_PASSWORD_FILE", c.password) }
+	}
+	if c.TokenFile != "" {
+		to.TokenSource = func() string { return secretNow(log, "NATS_TOKEN_FILE", c.token) }
+	}
+	return to
+}
+
+// dial connects to the NATS server that a bridge with this configuration uses: without NATS_URL that is the one inside the bridge, which has
+// to be running. It is for commands beside the bridge, and does not wait for a server that is away.
+func (c *config) dial(ctx context.Context, name string, log *zap.Logger) (*publisher.Connection, error) {
+	to := c.connection(name, log)
+	to.FailFast = true
+	if len(c.NATSURL) > 0 {
+		return publisher.Connect(ctx, to, log)
+	}
+	to.URLs = []string{c.embeddedURL()}
+	conn, err := publisher.Connect(ctx, to, log)
+	if unreachable, ok := errors.AsType[*publisher.UnreachableError](err); ok {
+		err = &hintedError{
+			fmt.Errorf("no bridge with an embedded NATS server answers at EMBEDDED_NATS_ADDR, which is %s: %w", c.EmbeddedAddr, unreachable.Err),
+			"start the bridge, or set NATS_URL to the server that it uses",
+		}
+	}
+	return conn, err
+}
+
+// embeddedURL is where others reach the embedded server.
+func (c *config) embeddedURL() string {
+	host, port, err := net.SplitHostPort(c.EmbeddedAddr)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return "nats://" + net.JoinHostPort("127.0.0.1", port) // It listens on all addresses, and this is one of them.
+	}
+	return "nats://" + c.EmbeddedAddr
+}
+
 // connect starts the embedded server, or waits for somebody else's.
 func (b *bridge) connect(ctx context.Context) (*natsSide, error) {
 	c := b.cfg
-	to := publisher.ConnectConfig{
-		URLs: c.NATSURL, Creds: c.Creds, NKeyFile: c.NKey, User: c.User, Password: c.Password, Token: c.Token,
-		TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Name: "nimble-bridge",
-	}
-	if c.PasswordFile != "" {
-		to.UserInfo = func() (string, string) { return c.User, b.secretNow("NATS_PASSWORD_FILE", c.password) }
-	}
-	if c.TokenFile != "" {
-		to.TokenSource = func() string { return b.secretNow("NATS_TOKEN_FILE", c.token) }
-	}
+	to := c.connection("nimble-bridge", b.log)
 	side := &natsSide{}
 	if len(c.NATSURL) == 0 {
 		server, err := embedded.Start(embedded.Options{Dir: c.EmbeddedDir, Addr: c.EmbeddedAddr, Log: b.log.Named("nats")})
@@ -57,10 +92,10 @@ func (b *bridge) connect(ctx context.Context) (*natsSide, error) {
 }
 
 // secretNow is for a connection that asks for its secret without taking no for an answer: the server will refuse an empty one.
-func (b *bridge) secretNow(name string, read func() (string, error)) string {
+func secretNow(log *zap.Logger, name string, read func() (string, error)) string {
 	secret, err := read()
 	if err != nil {
-		b.log.Error("secret not read", zap.String("variable", name), zap.Error(err))
+		log.Error("secret not read", zap.String("variable", name), zap.Error(err))
 	}
 	return secret
 }

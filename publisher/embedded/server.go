@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
+
+	"nimble-bridge/publisher/dirlock"
 )
 
 // Options say how the server runs.
@@ -37,13 +39,12 @@ const (
 	maxMemory = 64 << 20
 	// minStore is what MaxStore is at least, when it is derived from the free space.
 	minStore = 64 << 20
-	lockName = "nimble-bridge.lock"
 )
 
 // Server is a running server.
 type Server struct {
 	srv  *server.Server
-	lock *os.File
+	lock *dirlock.Lock
 }
 
 // AddressError says that the server could not listen at its address.
@@ -70,7 +71,7 @@ type DirError struct {
 }
 
 // ErrLocked is wrapped by the [*DirError] for a directory that another server is using.
-var ErrLocked = errors.New("another process is using it")
+var ErrLocked = dirlock.ErrTaken
 
 // Error implements error.
 func (e *DirError) Error() string {
@@ -96,7 +97,7 @@ func Start(opts Options) (*Server, error) {
 	}
 	s := &Server{lock: lock}
 	if err := s.start(opts, host, port); err != nil {
-		s.unlock()
+		s.lock.Release()
 		return nil, err
 	}
 	return s, nil
@@ -187,23 +188,18 @@ func listenAddress(addr string) (host string, port int, err error) {
 }
 
 // lockDir makes the directory and takes it for this process. Two servers on one directory would ruin each other's streams.
-func lockDir(dir string) (*os.File, error) {
+func lockDir(dir string) (*dirlock.Lock, error) {
 	if dir == "" {
 		return nil, &DirError{Dir: dir, Err: errors.New("no directory given")}
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, &DirError{Dir: dir, Err: err}
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := dirlock.Take(dir)
 	if err != nil {
 		return nil, &DirError{Dir: dir, Err: err}
 	}
-	// The kernel drops the lock with the process, however it ends.
-	if err := lockFile(f); err != nil {
-		_ = f.Close()
-		return nil, &DirError{Dir: dir, Err: err}
-	}
-	return f, nil
+	return lock, nil
 }
 
 // roomFor is nine tenths of what the directory has room for: what is free, and what its streams take up already.
@@ -243,12 +239,5 @@ func (s *Server) Conn(opts ...nats.Option) (*nats.Conn, error) {
 func (s *Server) Shutdown() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
-	s.unlock()
-}
-
-func (s *Server) unlock() {
-	if s.lock != nil {
-		_ = s.lock.Close() // Which drops the lock.
-		s.lock = nil
-	}
+	s.lock.Release()
 }

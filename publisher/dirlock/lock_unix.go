@@ -1,6 +1,6 @@
 //go:build unix && !solaris && !aix
 
-package embedded
+package dirlock
 
 import (
 	"errors"
@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile takes the file for this process, or returns [ErrLocked].
+// lockFile takes the file for this process, or returns [ErrTaken].
 func lockFile(f *os.File) error {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return ErrLocked
+		return ErrTaken
 	}
 	return err
 }
