@@ -127,7 +127,14 @@ Environment variables:
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(p.runCommand(), p.demoCommand(), p.simulateCommand(), p.schemaCommand(), p.versionCommand())
+	root.AddCommand(
+		p.runCommand(),
+		p.demoCommand(),
+		p.simulateCommand(),
+		p.schemaCommand(),
+		p.versionCommand(),
+		p.healthcheckCommand(),
+	)
 	return root
 }
 
