@@ -7,7 +7,7 @@ import (
 )
 
 func TestDeployedServerConfiguration(t *testing.T) {
-	opts, err := server.ProcessConfigFile("../../deploy/nats.conf")
+	opts, err := server.ProcessConfigFile("../../deploy/nats/nats.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
