@@ -71,6 +71,11 @@ type Change struct {
 	Changes map[string]Difference
 	// Reason is for Deleted only.
 	Reason Reason
+	// Restored is for Created only: the contact was deleted before, and is back.
+	Restored bool
+	// MergedInto is for Deleted only, and a hint: contacts that came to hold the deleted one's e-mail address or name about when it vanished, as the survivor
+	// of a merge does. Nimble itself says nothing of merges.
+	MergedInto []string
 }
 
 // Known is what is remembered of one contact: the facts of its last event.

@@ -16,6 +16,10 @@ func (p *Poller) take(ctx context.Context, rows []nimble.Contact) error {
 	changes := make([]Change, 0, len(rows))
 	batch := make(map[string]int, len(rows))
 	for _, c := range rows {
+		if _, ok := p.absent[c.ID]; ok {
+			p.returned(c.ID)
+		}
+		delete(p.unreadable, c.ID)
 		if at, twice := batch[c.ID]; twice {
 			// The listing shows a contact twice: the later state counts.
 			if c.Updated.Before(changes[at].Contact.Updated) {
@@ -87,7 +91,7 @@ func (p *Poller) examine(ctx context.Context, c nimble.Contact) (Change, bool, e
 	}
 	change.Previous, change.Revision = known.Sequence, known.Revision+1
 	if known.Deleted {
-		change.Kind = Created
+		change.Kind, change.Restored = Created, true
 		return change, true, nil
 	}
 	return p.update(ctx, change, known)
@@ -168,6 +172,7 @@ func (p *Poller) publish(ctx context.Context, changes []Change) error {
 		})
 		p.pass.published[c.Kind]++
 	}
+	p.recent.note(changes, time.Now())
 	if p.cfg.Published != nil {
 		p.cfg.Published(changes)
 	}
@@ -186,7 +191,13 @@ func (p *Poller) reject(ctx context.Context) error {
 	rejected := make([]Rejection, len(p.pass.malformed))
 	for i, m := range p.pass.malformed {
 		rejected[i] = Rejection{ContactID: m.ID, Reason: m.Reason, Record: m.Raw, Observed: time.Now().UTC()}
+		if _, again := p.unreadable[m.ID]; again && m.ID != "" {
+			continue
+		}
 		p.log.Warn("a record in the contacts listing cannot be understood", zap.String("contact_id", m.ID), zap.String("reason", m.Reason))
+		if _, known := p.table.get(m.ID); m.ID != "" && !known {
+			p.unreadable[m.ID], _ = nimble.IDTime(m.ID)
+		}
 	}
 	p.pass.malformed = nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
@@ -205,3 +216,8 @@ type ledgerError struct {
 
 func (e *ledgerError) Error() string { return e.doing + ": " + e.err.Error() }
 func (e *ledgerError) Unwrap() error { return e.err }
+
+func isLedgerError(err error) bool {
+	_, ok := errors.AsType[*ledgerError](err)
+	return ok
+}

@@ -65,8 +65,8 @@ type ladder struct {
 	rung int
 	// since is when the rung was taken; a lower one is left again after a while, to see whether the API has come round.
 	since time.Time
-	// proven says that answers in both directions have shown the sort to be real.
-	proven bool
+	// proven are the fields by which answers in both directions have shown the sort to be real.
+	proven map[nimble.Field]bool
 }
 
 // climbAfter is how long a lower rung is kept before the best is tried again.
@@ -128,7 +128,7 @@ func (p *Poller) adapt(err error) bool {
 // proveSort asks for a window in the other direction before a walk over several pages relies on its order: an answer that ignores the sort may look
 // ordered by chance, but not both ways.
 func (p *Poller) proveSort(ctx context.Context, w window, ascending *nimble.Page) error {
-	if p.ladder.proven {
+	if p.ladder.proven[w.field] {
 		return nil
 	}
 	opts := p.listOptions(w, 1)
@@ -156,6 +156,9 @@ func (p *Poller) proveSort(ctx context.Context, w window, ascending *nimble.Page
 	if last.Before(first) {
 		return &SurpriseError{"sort", "the same order comes in both directions"}
 	}
-	p.ladder.proven = true
+	if p.ladder.proven == nil {
+		p.ladder.proven = make(map[nimble.Field]bool)
+	}
+	p.ladder.proven[w.field] = true
 	return nil
 }

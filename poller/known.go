@@ -21,12 +21,16 @@ type table struct {
 	// newest is the latest `updated` that is not in the future.
 	newest  time.Time
 	present int
+	// moves counts the contacts that came or went, and those whose time of creation changed: what was derived from the table is out of date when it rises.
+	moves uint64
 }
 
 // objectID is an id of 24 hex digits, decoded.
 type objectID [12]byte
 
-// record is Known in 56 bytes.
+func (o objectID) String() string { return hex.EncodeToString(o[:]) }
+
+// record is Known in 48 bytes.
 type record struct {
 	hash     [16]byte
 	sequence uint64
@@ -84,11 +88,15 @@ func (t *table) record(id string) (record, bool) {
 // put replaces what is known of a contact.
 func (t *table) put(k Known) {
 	old, had := t.record(k.ID)
-	if had && !old.deleted {
+	was := had && !old.deleted
+	if was {
 		t.present--
 	}
 	if !k.Deleted {
 		t.present++
+	}
+	if was == k.Deleted || old.created != toMicro(k.Created) {
+		t.moves++
 	}
 	r := record{
 		hash: k.Fingerprint.Hash, version: k.Fingerprint.Version, sequence: k.Sequence, revision: uint32(k.Revision),

@@ -36,6 +36,9 @@ type Ledger interface {
 	// Reject stores records that cannot be understood, once per distinct record.
 	Reject(ctx context.Context, rejected []Rejection) error
 
+	// Receipt stores that the account and the ledger were found to agree.
+	Receipt(ctx context.Context, r Receipt) error
+
 	// Progress returns what was saved last, the zero value if nothing ever was. Should it be lost while events are still there, FirstMet is
 	// to be no earlier than the first meeting was.
 	Progress(ctx context.Context) (Progress, error)
@@ -53,6 +56,37 @@ type Progress struct {
 	// Settled is the time, on Nimble's clock, up to which the account is completely read: every change with an
 	// `updated` before it has been published. It may lag behind the events, never lead them.
 	Settled time.Time `json:"settled,omitzero"`
+	// Agreed is when, on Nimble's clock, the last reconciliation found nothing that differs, or published all that did.
+	Agreed time.Time `json:"agreed,omitzero"`
+	// Swept is how far, by `created`, the slow comparison of everything has come.
+	Swept time.Time `json:"swept,omitzero"`
+	// Held is the number of deletions that wait for a person, HeldSince when the first of them was found.
+	Held      int       `json:"held,omitzero"`
+	HeldSince time.Time `json:"held_since,omitzero"`
+	// Confirmed is how many deletions a person has said may be published, ConfirmedAt when.
+	Confirmed   int       `json:"confirmed,omitzero"`
+	ConfirmedAt time.Time `json:"confirmed_at,omitzero"`
+	// Resynced is how far, by `created`, a resync of the whole account has come; Resyncing says that one is under way.
+	Resyncing bool      `json:"resyncing,omitzero"`
+	Resynced  time.Time `json:"resynced,omitzero"`
+	// Paused says that a person has paused the polling.
+	Paused bool `json:"paused,omitzero"`
+}
+
+// Receipt says that the account and the ledger were found to agree.
+type Receipt struct {
+	// At is when.
+	At time.Time
+	// Contacts is how many contacts both have.
+	Contacts int
+	// Differences is how many contacts differed before; their events have been published.
+	Differences int
+	// Requests is what finding out cost.
+	Requests int
+	// Method is how it was done.
+	Method Method
+	// Since is the time of the agreement before; zero for the first one.
+	Since time.Time
 }
 
 // Rejection is a record in a listing that cannot be understood.

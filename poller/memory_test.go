@@ -17,6 +17,7 @@ type memory struct {
 	events   []poller.Change
 	last     map[string]int // Contact id to index in events.
 	rejected []poller.Rejection
+	receipts []poller.Receipt
 	progress poller.Progress
 	saved    []poller.Progress
 	// fail, if set, is asked before each append; with after, the events are stored and the error returned all the same.
@@ -78,6 +79,13 @@ func (m *memory) Reject(_ context.Context, rejected []poller.Rejection) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rejected = append(m.rejected, rejected...)
+	return nil
+}
+
+func (m *memory) Receipt(_ context.Context, r poller.Receipt) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.receipts = append(m.receipts, r)
 	return nil
 }
 

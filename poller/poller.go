@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
 	"nimble-bridge/nimble"
@@ -20,6 +19,10 @@ type Source interface {
 	ContactsPage(ctx context.Context, opts nimble.ListOptions) (*nimble.Page, error)
 	// Count returns how many contacts match.
 	Count(ctx context.Context, q nimble.Query) (nimble.Count, error)
+	// ContactIDsPage returns one page of ids.
+	ContactIDsPage(ctx context.Context, opts nimble.ListOptions) (*nimble.IDPage, error)
+	// ContactsByID returns those of the contacts that there are to see; records that cannot be understood make the error join a [*nimble.RecordError] each.
+	ContactsByID(ctx context.Context, ids ...string) ([]nimble.Contact, error)
 	// ContactByID returns one contact as it is now; the error wraps [nimble.ErrNotFound] or [nimble.ErrForbidden] if there is none to see.
 	ContactByID(ctx context.Context, id string) (nimble.Contact, error)
 }
@@ -35,12 +38,21 @@ type Config struct {
 	PerPage int
 	// Batch is the number of changes published in one step, at most. Defaults to 500.
 	Batch int
+	// ReconcileInterval is the time between comparisons of the whole account with what is known, which find deletions and what polling missed. The account's total, asked for with
+	// each poll, starts one at once when it disagrees. Negative turns both off. Defaults to 15 minutes.
+	ReconcileInterval time.Duration
+	// ConfirmAfter is the time between the two requests by id that have to show that a contact is gone. Defaults to half of Interval, from 1 to 30 seconds.
+	ConfirmAfter time.Duration
+	// DeleteLimit is how many deletions are published from one reconciliation without a person. Defaults to 20 or 5 %.
+	DeleteLimit *DeleteLimit
 	// Log receives what an operator wants to read. Defaults to none.
 	Log *zap.Logger
 	// Published, if set, is called after changes were stored.
 	Published func([]Change)
 	// Polled, if set, is called after each poll, with its error if it had one.
 	Polled func(PollResult)
+	// Reconciled, if set, is called after each reconciliation, with its error if it had one.
+	Reconciled func(ReconcileResult)
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -59,6 +71,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Batch == 0 {
 		c.Batch = 500
 	}
+	if c.ReconcileInterval == 0 {
+		c.ReconcileInterval = 15 * time.Minute
+	}
+	if c.ConfirmAfter == 0 {
+		c.ConfirmAfter = min(max(c.Interval/2, time.Second), 30*time.Second)
+	}
+	if c.DeleteLimit == nil {
+		c.DeleteLimit = &DeleteLimit{Count: 20, Share: 0.05}
+	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
@@ -69,6 +90,10 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("poller: %d contacts a page: 1 to 100 are possible", c.PerPage)
 	case c.Batch < 1:
 		return c, fmt.Errorf("poller: batches of %d changes: 1 at least", c.Batch)
+	case c.ConfirmAfter < 0:
+		return c, fmt.Errorf("poller: confirmation after %s", c.ConfirmAfter)
+	case c.DeleteLimit.Count < 0 || !(c.DeleteLimit.Share >= 0 && c.DeleteLimit.Share <= 1):
+		return c, fmt.Errorf("poller: at most %d deletions or a share of %v: a count of 0 or more and a share of 0 to 1 are possible", c.DeleteLimit.Count, c.DeleteLimit.Share)
 	}
 	return c, nil
 }
@@ -108,8 +133,28 @@ type Poller struct {
 	hashed   []byte
 	failures int
 
+	// pace is set while Run runs; polling while a poll is under way, which nothing interrupts.
+	pace    *pace
+	polling bool
+
+	// absent are the known contacts that the listings do not show, unreadable the records that they show and nobody can read, with about when those were created.
+	absent      map[string]absence
+	unreadable  map[string]time.Time
+	bounds      bounds
+	drift       drift
+	recent      *recent
+	reconcileAt time.Time
+	resyncAt    time.Time
+	sweptAt     time.Time
+	// distrust is how many reconciliations by listing the counts have to agree with before they are relied on.
+	distrust int
+
+	orders chan order
+
 	mu     sync.Mutex
 	status Status
+	// running is closed when Run ends; nil while it does not run.
+	running chan struct{}
 }
 
 // pass is what one poll gathers.
@@ -128,7 +173,10 @@ func New(source Source, ledger Ledger, cfg Config) (*Poller, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Poller{source: source, ledger: ledger, cfg: cfg, log: cfg.Log, status: Status{State: Starting}}
+	p := &Poller{
+		source: source, ledger: ledger, cfg: cfg, log: cfg.Log, status: Status{State: Starting, Published: make(map[Kind]int)},
+		absent: make(map[string]absence), unreadable: make(map[string]time.Time), recent: newRecent(), orders: make(chan order),
+	}
 	p.before = newReader(nil)
 	unknown := make(map[string]bool)
 	p.after = newReader(func(key string) {
@@ -138,38 +186,6 @@ func New(source Source, ledger Ledger, cfg Config) (*Poller, error) {
 		}
 	})
 	return p, nil
-}
-
-// Run polls until ctx ends and then returns nil; a publication under way is finished first. Failures do not end it: it waits, longer each time, and tries again.
-func (p *Poller) Run(ctx context.Context) error {
-	failing := backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(15*time.Second), backoff.WithMaxElapsedTime(0))
-	refused := backoff.NewExponentialBackOff(backoff.WithInitialInterval(5*time.Second), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
-	p.table = nil // Somebody else may have led since the last run.
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := p.Poll(ctx)
-		if ctx.Err() != nil {
-			break
-		}
-		wait := max(0, p.cfg.Interval-time.Since(began))
-		if err == nil {
-			failing.Reset()
-			refused.Reset()
-		} else {
-			if _, ok := errors.AsType[*nimble.CredentialsError](err); ok {
-				wait = refused.NextBackOff()
-			} else {
-				wait = failing.NextBackOff()
-			}
-			p.logFailure(err, wait)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-	}
-	p.saveProgress(ctx, true)
-	return nil
 }
 
 // logFailure says that a poll failed: when it begins, and then ever more seldom.
@@ -190,7 +206,12 @@ func (p *Poller) logFailure(err error, wait time.Duration) {
 func (p *Poller) Poll(ctx context.Context) error {
 	began := time.Now()
 	p.pass = pass{published: make(map[Kind]int)}
+	p.polling = true
+	defer func() { p.polling = false }()
 	err := p.cycle(ctx)
+	if errors.Is(err, errPaused) {
+		return err
+	}
 	if ctx.Err() == nil {
 		p.finish(time.Since(began), err)
 	}
@@ -202,13 +223,19 @@ func (p *Poller) cycle(ctx context.Context) error {
 		if err := p.load(ctx); err != nil {
 			return err
 		}
+		if p.pace != nil && p.progress.Paused {
+			return errPaused // Already before this process, as turns out now.
+		}
 	}
 	p.ladder.lookAgain()
 	err := p.poll(ctx)
 	for err != nil && p.adapt(err) {
 		err = p.poll(ctx)
 	}
-	if _, ok := errors.AsType[*ledgerError](err); ok {
+	if err == nil {
+		p.watchTotal(ctx)
+	}
+	if isLedgerError(err) {
 		p.table = nil // It may have been stored in part, or somebody else may write: what is known is loaded again.
 	}
 	return err
@@ -226,6 +253,13 @@ func (p *Poller) load(ctx context.Context) error {
 		return &ledgerError{"loading the known contacts", err}
 	}
 	p.table, p.progress, p.saved = t, progress, progress
+	clear(p.absent)
+	p.drift = drift{}
+	if progress.Held > 0 { // Which ones is found again, by the same means.
+		p.reconcileAt = time.Time{}
+	} else if due := progress.Agreed.Add(p.cfg.ReconcileInterval); !progress.Agreed.IsZero() && due.Before(p.reconcileAt) {
+		p.reconcileAt = due
+	}
 	facts := []zap.Field{zap.Int("contacts", t.present), zap.Duration("duration", time.Since(began))}
 	if !progress.Settled.IsZero() {
 		facts = append(facts, zap.Time("settled", progress.Settled))

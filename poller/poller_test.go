@@ -126,18 +126,30 @@ func TestSnapshotThenCreatedThenUpdated(t *testing.T) {
 	})
 }
 
-func TestIdlePollIsOneRequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		account := nimbletest.New(nimbletest.WithContacts(1000))
-		ledger := newMemory()
-		start(t, account, ledger, poller.Config{Interval: 10 * time.Second})
-		pass(5 * time.Second)
-		account.ResetRequests()
-		pass(100 * time.Second)
-		if got := len(account.Requests()); got != 10 {
-			t.Errorf("%d requests in 10 idle polls, want 10", got)
-		}
-	})
+func TestIdlePollIsOneRequestAndOneCount(t *testing.T) {
+	tests := []struct {
+		name      string
+		reconcile time.Duration
+		want      int
+	}{
+		{"with the total that finds deletions", 0, 20},
+		{"without reconciliation", -1, 10},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(1000))
+				ledger := newMemory()
+				start(t, account, ledger, poller.Config{Interval: 10 * time.Second, ReconcileInterval: tt.reconcile})
+				pass(5 * time.Second)
+				account.ResetRequests()
+				pass(100 * time.Second)
+				if got := len(account.Requests()); got != tt.want {
+					t.Errorf("%d requests in 10 idle polls, want %d", got, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // TestImportInOneSecond imports more contacts in one second than a page, or several, can hold; afterwards the bridge goes quiet again.
@@ -145,7 +157,7 @@ func TestImportInOneSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(300))
 		ledger := newMemory()
-		start(t, account, ledger, poller.Config{Interval: 10 * time.Second, Overlap: 2 * time.Minute})
+		start(t, account, ledger, poller.Config{Interval: 10 * time.Second, Overlap: 2 * time.Minute, ReconcileInterval: -1})
 		pass(5 * time.Second)
 		account.Import(1500)
 		pass(10 * time.Second)
@@ -313,8 +325,8 @@ func TestRestartReadsNothingOld(t *testing.T) {
 		account.Edit(account.IDs()[0], nimbletest.Field("title", "changed while nobody looked"))
 		account.ResetRequests()
 		start(t, account, ledger, poller.Config{})
-		if got := len(account.Requests()); got != 1 {
-			t.Errorf("%d requests after the restart, want 1", got)
+		if got := len(account.Requests()); got != 2 {
+			t.Errorf("%d requests after the restart, want a listing and the total", got)
 		}
 		checkTruth(t, account, ledger)
 	})

@@ -20,6 +20,8 @@ const (
 	Polling State = "polling"
 	// Failing: the last poll failed; Status.Err says why.
 	Failing State = "failing"
+	// Paused: a person has paused the polling.
+	Paused State = "paused"
 )
 
 // Status is a poller seen from outside, at one moment.
@@ -41,6 +43,15 @@ type Status struct {
 	Failures int
 	// Err is why the last poll failed; nil after a complete one.
 	Err error
+	// LastReconcile is when the last complete reconciliation ended, LastAgreed when the last one did after which nothing differed; by the local clock.
+	LastReconcile, LastAgreed time.Time
+	// Reconciliation is the last one.
+	Reconciliation ReconcileResult
+	// Held is how many deletions wait for a person, since HeldSince.
+	Held      int
+	HeldSince time.Time
+	// Resyncing says that the whole account is being published again.
+	Resyncing bool
 }
 
 // Status returns what the poller is doing. It may be called from any goroutine.
@@ -62,7 +73,13 @@ func (p *Poller) report() {
 	}
 	p.status.Settled, p.status.Contacts = p.table.settled, p.table.present
 	p.status.FirstMet, p.status.SnapshotFinished = p.progress.FirstMet, p.progress.SnapshotFinished
-	if p.progress.SnapshotFinished.IsZero() && p.status.Failures == 0 {
+	p.status.Held, p.status.HeldSince, p.status.Resyncing = p.progress.Held, p.progress.HeldSince, p.progress.Resyncing
+	switch {
+	case p.progress.Paused:
+		p.status.State = Paused
+	case p.status.State == Paused:
+		p.status.State = Starting
+	case p.progress.SnapshotFinished.IsZero() && p.status.Failures == 0:
 		p.status.State = Snapshotting
 	}
 }
@@ -84,9 +101,6 @@ func (p *Poller) finish(took time.Duration, err error) {
 	} else {
 		p.status.State = Failing
 	}
-	if p.status.Published == nil {
-		p.status.Published = make(map[Kind]int)
-	}
 	for kind, n := range p.pass.published {
 		p.status.Published[kind] += n
 	}
@@ -95,6 +109,16 @@ func (p *Poller) finish(took time.Duration, err error) {
 	if p.cfg.Polled != nil {
 		p.cfg.Polled(PollResult{Duration: took, Requests: p.pass.requests, Examined: p.pass.examined, Published: p.pass.published, Err: err})
 	}
+}
+
+// countPublished adds what a pass beside the polls has published to the status, and begins its count anew.
+func (p *Poller) countPublished() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for kind, n := range p.pass.published {
+		p.status.Published[kind] += n
+	}
+	clear(p.pass.published)
 }
 
 // logPoll writes one line for a poll that did something.

@@ -255,14 +255,15 @@ func (p *Poller) list(ctx context.Context, w window, sorted bool, number int) (*
 	if sorted {
 		opts.Sort = string(w.field) + ":asc"
 	}
+	if err := p.breathe(ctx); err != nil {
+		return nil, err
+	}
 	page, err := p.source.ContactsPage(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	p.pass.requests++
-	if p.pass.began.IsZero() {
-		p.pass.began = p.nimbleTime(page)
-	}
+	p.begin(page.Date)
 	p.calibrate(page.Contacts)
 	if err := p.verify(page, w, sorted); err != nil {
 		return nil, err
@@ -297,11 +298,15 @@ const relativeSlack = maxSkew
 
 // count asks how many contacts lie in a window.
 func (p *Poller) count(ctx context.Context, w window) (int, error) {
+	if err := p.breathe(ctx); err != nil {
+		return 0, err
+	}
 	count, err := p.source.Count(ctx, p.query(w))
 	if err != nil {
 		return 0, err
 	}
 	p.pass.requests++
+	p.begin(count.Date)
 	return count.Total, nil
 }
 
@@ -367,18 +372,25 @@ func lastTime(w window, rows []nimble.Contact) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// begin notes the moment, on Nimble's clock, of a pass's first answer.
+func (p *Poller) begin(date time.Time) {
+	if p.pass.began.IsZero() {
+		p.pass.began = p.nimbleTime(date)
+	}
+}
+
 // nimbleTime returns the moment of an answer on Nimble's clock. The Date header is believed while it is within minutes of the local clock; otherwise the newest
 // `updated` known before takes its place: marks then lag, and never lead.
-func (p *Poller) nimbleTime(page *nimble.Page) time.Time {
-	skew := time.Until(page.Date)
-	if !page.Date.IsZero() && skew.Abs() <= maxSkew {
+func (p *Poller) nimbleTime(date time.Time) time.Time {
+	skew := time.Until(date)
+	if !date.IsZero() && skew.Abs() <= maxSkew {
 		p.skewed = false
-		return page.Date.UTC()
+		return date.UTC()
 	}
 	if !p.skewed {
 		p.skewed = true
 		p.log.Warn("the Date of the API's answers is missing or minutes away from the local clock; times are taken from the contacts instead",
-			zap.Time("date", page.Date), zap.Duration("skew", skew))
+			zap.Time("date", date), zap.Duration("skew", skew))
 	}
 	return p.table.newest
 }

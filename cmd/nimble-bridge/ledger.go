@@ -30,6 +30,13 @@ func (l ledger) SaveProgress(ctx context.Context, p poller.Progress) error {
 	return l.Ledger.SaveProgress(ctx, p)
 }
 
+// Receipt implements [poller.Ledger].
+func (l ledger) Receipt(ctx context.Context, r poller.Receipt) error {
+	ctx, done := l.until(ctx)
+	defer done()
+	return l.Ledger.Receipt(ctx, r)
+}
+
 // Reject implements [poller.Ledger].
 func (l ledger) Reject(ctx context.Context, rejected []poller.Rejection) error {
 	ctx, done := l.until(ctx)

@@ -24,6 +24,8 @@ type metrics struct {
 	rejected *prometheus.CounterVec
 	duration prometheus.Histogram
 	delay    prometheus.Histogram
+
+	reconcileRequests prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -74,7 +76,10 @@ func (m *metrics) account(account string, status func() poller.Status, behind fu
 		Name: "nimble_bridge_event_delay_seconds", Help: "Time from a contact's updated to the stream's acknowledgement of its event; snapshots are left out.", ConstLabels: labels,
 		Buckets: []float64{.1, .5, 1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 900, 3600, 86400},
 	})
-	m.registry.MustRegister(m.events, m.polls, m.rejected, m.duration, m.delay)
+	m.reconcileRequests = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "nimble_bridge_reconcile_requests_total", Help: "Requests that reconciliations have cost.", ConstLabels: labels,
+	})
+	m.registry.MustRegister(m.events, m.polls, m.rejected, m.duration, m.delay, m.reconcileRequests)
 
 	gauge := func(name, help string, value func() (float64, bool)) {
 		m.registry.MustRegister(&gaugeFunc{prometheus.NewDesc(name, help, nil, labels), value})
@@ -82,6 +87,8 @@ func (m *metrics) account(account string, status func() poller.Status, behind fu
 	gauge("nimble_bridge_watermark_timestamp_seconds", "Time on Nimble's clock up to which everything is published.", func() (float64, bool) { return seconds(status().Settled) })
 	gauge("nimble_bridge_last_success_timestamp_seconds", "When the last complete poll ended.", func() (float64, bool) { return seconds(status().LastSuccess) })
 	gauge("nimble_bridge_contacts", "Contacts known and not deleted.", func() (float64, bool) { return float64(status().Contacts), true })
+	gauge("nimble_bridge_deletions_held", "Deletions that wait for a person, because they are more than DELETE_LIMIT lets pass.", func() (float64, bool) { return float64(status().Held), true })
+	gauge("nimble_bridge_last_reconcile_timestamp_seconds", "When the last complete reconciliation ended.", func() (float64, bool) { return seconds(status().LastReconcile) })
 	gauge("nimble_bridge_leader", "1 on the bridge that polls the account, 0 on those that stand by.", func() (float64, bool) {
 		if leads() {
 			return 1, true
@@ -123,6 +130,9 @@ func (m *metrics) polled(r poller.PollResult) {
 	m.polls.WithLabelValues(result).Inc()
 	m.duration.Observe(r.Duration.Seconds())
 }
+
+// reconciled notes the end of a reconciliation.
+func (m *metrics) reconciled(r poller.ReconcileResult) { m.reconcileRequests.Add(float64(r.Requests)) }
 
 // gaugeFunc is a gauge that has no value at times.
 type gaugeFunc struct {

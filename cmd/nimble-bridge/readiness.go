@@ -34,6 +34,8 @@ const (
 	streamUnfit       reason = "stream_unfit"
 	streamFull        reason = "stream_full"
 	natsFails         reason = "nats_fails"
+	deletionsHeld     reason = "deletions_held"
+	paused            reason = "paused"
 )
 
 // reasonOfNimble tells what kind of failure of the API an error is; ok is false for errors that are not the API's.

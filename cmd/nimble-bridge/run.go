@@ -258,8 +258,13 @@ func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.
 	if overlap == 0 {
 		overlap = -1 // For the poller, zero is the default.
 	}
+	reconcile := b.cfg.Reconcile
+	if reconcile == 0 {
+		reconcile = -1
+	}
 	return poller.New(source, ledger, poller.Config{
 		Interval: b.cfg.Interval, Overlap: overlap, PerPage: b.cfg.PerPage, Log: b.log,
+		ReconcileInterval: reconcile, DeleteLimit: &poller.DeleteLimit{Count: b.cfg.DeleteLimit.count, Share: b.cfg.DeleteLimit.share},
 		Published: func(changes []poller.Change) {
 			b.alive()
 			b.metrics.published(changes)
@@ -269,6 +274,10 @@ func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.
 			b.alive()
 			b.metrics.polled(r)
 			b.fitMemory()
+		},
+		Reconciled: func(r poller.ReconcileResult) {
+			b.alive()
+			b.metrics.reconciled(r)
 		},
 	})
 }
@@ -404,6 +413,9 @@ func (b *bridge) set(change func()) {
 func (b *bridge) stalled() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.poller != nil && b.poller.Status().State == poller.Paused {
+		return 0
+	}
 	quiet := time.Since(b.moved)
 	usual := 10*time.Minute + b.cfg.Interval + b.cfg.Timeout + time.Duration(float64(time.Second)/b.cfg.RateLimit)
 	if quiet > usual {
@@ -464,8 +476,15 @@ func (b *bridge) readiness() readiness {
 	case status.Err != nil:
 		r, _ := b.reasonOf(status.Err)
 		return unready(r, status.Err, status.LastSuccess)
+	case status.State == poller.Paused:
+		return readiness{Reason: paused, Message: "polling was paused by a person; `nimble-bridge resume` ends that", Since: status.LastSuccess.UTC()}
 	case status.State == poller.Starting:
 		return readiness{Reason: starting, Message: "loading what is known of the contacts", Since: b.began.UTC()}
+	case status.Held > 0:
+		return readiness{
+			Reason: deletionsHeld, Since: status.HeldSince,
+			Message: fmt.Sprintf("%d of %d contacts are gone, more than DELETE_LIMIT lets pass; all else is published: see that they are meant to be gone, then run `nimble-bridge confirm-deletions`", status.Held, status.Contacts),
+		}
 	}
 	return readiness{Ready: true}
 }

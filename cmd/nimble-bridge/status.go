@@ -31,12 +31,31 @@ type status struct {
 	LastPoll         time.Time           `json:"last_poll,omitzero"`
 	LastSuccess      time.Time           `json:"last_success,omitzero"`
 	Failures         int                 `json:"failures"`
+	// DeletionsHeld is how many deletions wait for a person.
+	DeletionsHeld int             `json:"deletions_held"`
+	HeldSince     time.Time       `json:"held_since,omitzero"`
+	Resyncing     bool            `json:"resyncing,omitzero"`
+	Reconcile     reconcileStatus `json:"reconcile"`
 
 	NATS natsStatus `json:"nats"`
 }
 
 // standby is the state of a bridge that waits for another to end.
 const standby poller.State = "standby"
+
+// reconcileStatus is the part about reconciliations.
+type reconcileStatus struct {
+	// Last is when the last complete one ended, Agreed when the last one did after which nothing differed.
+	Last   time.Time `json:"last,omitzero"`
+	Agreed time.Time `json:"agreed,omitzero"`
+	// The rest is about the last one, complete or not.
+	Method      poller.Method `json:"method,omitzero"`
+	Requests    int           `json:"requests,omitzero"`
+	Differences int           `json:"differences,omitzero"`
+	Unlocated   int           `json:"unlocated,omitzero"`
+	Seconds     float64       `json:"seconds,omitzero"`
+	Error       string        `json:"error,omitzero"`
+}
 
 // natsStatus is the part about NATS.
 type natsStatus struct {
@@ -71,6 +90,15 @@ func (b *bridge) status(ctx context.Context) status {
 	s.State, s.Strategy, s.Contacts, s.Failures = now.State, now.Findings.Strategy.String(), now.Contacts, now.Failures
 	s.Watermark, s.FirstMet, s.SnapshotFinished = now.Settled, now.FirstMet, now.SnapshotFinished
 	s.LastPoll, s.LastSuccess = now.LastPoll.UTC(), now.LastSuccess.UTC()
+	s.DeletionsHeld, s.HeldSince, s.Resyncing = now.Held, now.HeldSince, now.Resyncing
+	r := now.Reconciliation
+	s.Reconcile = reconcileStatus{
+		Last: now.LastReconcile.UTC(), Agreed: now.LastAgreed.UTC(), Method: r.Method, Requests: r.Requests, Differences: r.Differences, Unlocated: r.Unlocated,
+		Seconds: r.Duration.Round(time.Millisecond).Seconds(),
+	}
+	if r.Err != nil {
+		s.Reconcile.Error = r.Err.Error()
+	}
 	if s.Leader != "" && s.Leader != s.Name {
 		s.State = standby // What this poller knows is from when it led last, if ever.
 	}
