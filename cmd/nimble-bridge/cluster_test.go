@@ -86,6 +86,7 @@ func (c *cluster) leader(ctx context.Context) (int, error) {
 
 // TestCluster kills the server that leads the stream, and the bridge that leads the account, in turn, under steady edits.
 func TestCluster(t *testing.T) {
+	t.Parallel() // Most of it is waiting.
 	bridgePath := buildProgram(t, bridgePackage)
 	account := nimbletest.NewServer(nimbletest.WithContacts(200))
 	defer account.Close()

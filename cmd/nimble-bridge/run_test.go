@@ -355,36 +355,6 @@ func TestRunWithTheEmbeddedServerGoesOnWhereItStopped(t *testing.T) {
 	}
 }
 
-func TestARefusedKeyIsWaitedFor(t *testing.T) {
-	nimble, server := startNimble(t, nimbletest.WithContacts(3)), startNATS(t, "127.0.0.1:0")
-	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte("wrong-key\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct{ name, account string }{{"before the account is known", ""}, {"with the account given", "acme"}} {
-		t.Run(tt.name, func(t *testing.T) {
-			nimble.RotateKey("test-key")
-			environment(t, nimble, "NIMBLE_API_KEY", "", "NIMBLE_API_KEY_FILE", key, "NIMBLE_ACCOUNT", tt.account, "NATS_URL", server.URL())
-			r := start(t)
-			got := awaitReadiness(t, r.url(t), keyRefused)
-			if !strings.Contains(got.Message, "API key refused: 403") {
-				t.Errorf("message %q, want that the key is refused", got.Message)
-			}
-			if code, _ := get(t, r.url(t)+"/healthz"); code != http.StatusOK {
-				t.Errorf("/healthz answers %d while the bridge waits, want 200", code)
-			}
-			if !strings.Contains(r.stderr.String(), `"level":"error"`) {
-				t.Error("the log has no error, but a person must act")
-			}
-			nimble.RotateKey("wrong-key") // As if the file had been corrected, without a race for it.
-			awaitReadiness(t, r.url(t), "")
-			if strings.Contains(r.stderr.String(), "wrong-key") {
-				t.Error("the log holds the API key")
-			}
-		})
-	}
-}
-
 func TestNothingIsWaitedForOnceItIsThere(t *testing.T) {
 	log := newOutput()
 	b := newBridge(demoConfig("http://127.0.0.1:1", "nats://127.0.0.1:1"), newLogger(log, "json", logLevel(zap.InfoLevel)), newScreen(log))
