@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/nimble/nimbletest/admin"
 )
 
 // simulation is what the flags of simulate say.
@@ -24,6 +25,7 @@ type simulation struct {
 	edits    float64
 	imports  int
 	lag      time.Duration
+	admin    bool
 }
 
 func (p *program) simulateCommand() *cobra.Command {
@@ -49,6 +51,7 @@ clients of the API see a real one. It runs until it is interrupted and keeps not
 	flags.Float64Var(&s.edits, "edits", 0, "random edits and additions a second while it runs")
 	flags.IntVar(&s.imports, "import", 0, "contacts imported in one second, shortly after the first request")
 	flags.DurationVar(&s.lag, "lag", 0, "how long a change stays invisible in listings")
+	flags.BoolVar(&s.admin, "admin", true, "serve the page and the endpoints below /admin/, which change the account and need no key")
 	return cmd
 }
 
@@ -124,7 +127,18 @@ Or ask it yourself:
     curl -s -H 'Authorization: Bearer %[3]s' 'http://%[2]s/api/v1/contacts?per_page=2&sort=updated:desc'
 
 `, account.Len(), listener.Addr(), s.key)
-	return serve(ctx, listener, account)
+	return serve(ctx, listener, s.handler(account))
+}
+
+// handler is the account and, below a path that Nimble does not have, what changes it.
+func (s simulation) handler(account *nimbletest.Account) http.Handler {
+	if !s.admin {
+		return account
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", account)
+	mux.Handle("/admin/", admin.New(account))
+	return mux
 }
 
 // printf writes to standard output for people. A reader who has gone is no fault.

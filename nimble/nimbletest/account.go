@@ -256,6 +256,20 @@ func (a *Account) SetBehaviour(set func(b *Behaviour)) {
 	a.index.generation++ // What queries mean may have changed.
 }
 
+// Behaviour gives the present behaviour.
+func (a *Account) Behaviour() Behaviour {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.behaviour
+}
+
+// Key gives the key that the account accepts, unless it is refused at present.
+func (a *Account) Key() (key string, refused bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.key, a.refuseKey
+}
+
 // RefuseKey makes the account refuse its key, as if it were revoked, or accept it again.
 func (a *Account) RefuseKey(refuse bool) {
 	a.mu.Lock()

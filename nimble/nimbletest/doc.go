@@ -28,7 +28,10 @@
 //   - Many contacts with one and the same timestamp: [Account.Import].
 //   - A change that `updated` does not tell of: [Account.EditSilently], [Account.RenameTag]. `updated` without a change:
 //     [Account.Touch]. Noise that is no change: [Account.CountDown], [Account.RenameUser].
-//   - Contacts that leave and come back: [Account.Hide] and [Account.Show], [Account.Delete] and [Account.Restore].
+//   - Contacts that leave and come back: [Account.Hide] and [Account.Show], [Account.Delete] and [Account.Restore]; whatever took
+//     them away, [Account.Reappear]. [Account.Pick] chooses a part of the account for it.
+//   - Contacts that only listings lose: [Account.Unlist].
+//   - Records that are none for a while: [Account.Spoil] and [Account.Mend].
 //   - Records dated in the future or the past: [Account.SetTimes].
 //   - Changes between two pages of one reader: [Account.OnRequest] runs a function before each answer.
 //
@@ -44,7 +47,10 @@
 // # Looking at the truth
 //
 // [Account.IDs], [Account.Contact], [Account.Times] and [Account.Len] tell what is in the account, whatever the
-// index has of it; [Account.Journal] what was done to it; [Account.Requests] what was asked of it.
+// index has of it; [Account.Look], [Account.LookAt] and [Account.Census] show also what is gone from it; [Account.Journal] tells what was done
+// to it; [Account.Requests] and [Account.Served] what was asked of it.
+//
+// Package admin does all this to an account over HTTP, by hand or from programs in any language.
 //
 // # What holds of time and order
 //

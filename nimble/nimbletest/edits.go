@@ -2,6 +2,7 @@ package nimbletest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -65,6 +66,63 @@ func RemoveField(name string) Edit { return FieldValues(name) }
 // Tags replaces the tags.
 func Tags(texts ...string) Edit {
 	return Edit{apply: func(d *document) { d.setTags(texts) }, byTag: true}
+}
+
+// AddTags adds the tags that the contact does not have yet.
+func AddTags(texts ...string) Edit {
+	return Edit{apply: func(d *document) {
+		tags := d.tags()
+		for _, text := range texts {
+			if !slices.Contains(tags, text) {
+				tags = append(tags, text)
+			}
+		}
+		d.setTags(tags)
+	}, byTag: true}
+}
+
+// RemoveTags takes tags off the contact.
+func RemoveTags(texts ...string) Edit {
+	return Edit{apply: func(d *document) {
+		d.setTags(slices.DeleteFunc(d.tags(), func(tag string) bool { return slices.Contains(texts, tag) }))
+	}, byTag: true}
+}
+
+// Blank takes away what was invented: all fields and tags, owner, star, privacy, notice and reminder. It comes before the edits that give a new
+// contact the content it is to have, and no other.
+func Blank() Edit {
+	return Edit{apply: func(d *document) {
+		d.set("fields", jsontext.Value("{}"))
+		d.setTags(nil)
+		for _, name := range []string{"owner_id", "is_important", "notice", "reminder"} {
+			d.set(name, jsontext.Value("null"))
+		}
+		d.set("privacy", jsontext.Value(`{"read":null,"edit":null}`))
+		d.set("children", jsontext.Value("[]"))
+		d.set("employers_info", jsontext.Value("[]"))
+	}}
+}
+
+// Audience is who may read or edit a contact besides its owner: users and groups by id. An empty one is the owner alone.
+type Audience struct{ Users, Groups []string }
+
+// Privacy says who may read and who may edit the contact; nil is everybody. It is content like any other: a contact that the key's user is not to
+// see any more is a matter of [Account.Hide].
+func Privacy(read, edit *Audience) Edit {
+	return Edit{apply: func(d *document) {
+		b := read.append([]byte(`{"read":`))
+		b = edit.append(append(b, `,"edit":`...))
+		d.set("privacy", append(b, '}'))
+	}}
+}
+
+func (p *Audience) append(b []byte) []byte {
+	if p == nil {
+		return append(b, "null"...)
+	}
+	b = appendTags(append(b, `{"user_ids":`...), p.Users, true)
+	b = appendTags(append(b, `,"group_ids":`...), p.Groups, true)
+	return append(b, '}')
 }
 
 // Owner assigns the contact to a user by id; the empty id makes it unassigned.

@@ -45,6 +45,23 @@ func (a *Account) Inject(n int, f Fault) {
 	}
 }
 
+// PendingFault is a fault and the number of requests that are still to suffer it.
+type PendingFault struct {
+	Fault Fault
+	Left  int // negative: all that come
+}
+
+// Faults gives the faults that have not been suffered yet, in the order in which they come.
+func (a *Account) Faults() []PendingFault {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]PendingFault, len(a.faults))
+	for i, f := range a.faults {
+		list[i] = PendingFault{Fault: f.fault, Left: f.left}
+	}
+	return list
+}
+
 // ClearFaults removes all faults that have not been suffered yet.
 func (a *Account) ClearFaults() {
 	a.mu.Lock()

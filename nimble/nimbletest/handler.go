@@ -2,6 +2,7 @@ package nimbletest
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"fmt"
 	"net/http"
@@ -57,7 +58,7 @@ func (a *Account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	fault, faulty := a.takeFault(name)
 	if faulty && !fault.before(r.Context()) {
-		a.logRequest(r, 0)
+		a.logRequest(r, name, 0)
 		panic(http.ErrAbortHandler)
 	}
 
@@ -81,7 +82,7 @@ func (a *Account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = compress(body)
 	}
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	a.logRequest(r, answer.status)
+	a.logRequest(r, name, answer.status)
 	w.WriteHeader(answer.status)
 	if r.Method == http.MethodHead {
 		return
@@ -297,11 +298,13 @@ func (a *Account) byIDs(values url.Values, pathIDs string) (func() []byte, *apiE
 				return nil, notFound(id)
 			}
 		case r.hidden:
-			if len(ids) == 1 && a.behaviour.HiddenStatus != 0 && a.behaviour.HiddenStatus != http.StatusOK {
-				if a.behaviour.HiddenStatus == http.StatusNotFound {
-					return nil, notFound(id)
-				}
-				return nil, &apiError{status: a.behaviour.HiddenStatus, message: "You have no rights to view this contact"}
+			status := cmp.Or(int(r.hiddenAs), a.behaviour.HiddenStatus, http.StatusOK)
+			switch {
+			case len(ids) > 1 || status == http.StatusOK:
+			case status == http.StatusNotFound:
+				return nil, notFound(id)
+			default:
+				return nil, &apiError{status: status, message: "You have no rights to view this contact"}
 			}
 		case !slices.Contains(asked, r):
 			asked = append(asked, r)
@@ -488,9 +491,13 @@ func (b *Behaviour) parseSort(sort string) (field string, descending bool, probl
 }
 
 // logRequest remembers a request and how it was answered.
-func (a *Account) logRequest(r *http.Request, status int) {
+func (a *Account) logRequest(r *http.Request, endpoint string, status int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.served == nil {
+		a.served = make(map[Served]int)
+	}
+	a.served[Served{Endpoint: endpoint, Status: status}]++
 	a.log = keep(append(a.log, Request{
 		Time: a.clock().UTC(), Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Status: status,
 	}))

@@ -116,7 +116,7 @@ func (x *index) apply(arrivals []arrival) {
 	}
 	added := make([]*record, 0, len(touched))
 	for _, a := range arrivals {
-		if touched[a.record] && a.record.indexed().visible {
+		if touched[a.record] && a.record.indexed().listed() {
 			touched[a.record] = false
 			added = append(added, a.record)
 		}
@@ -131,14 +131,14 @@ func (x *index) orders() [3]*order { return [3]*order{&x.byUpdated, &x.byCreated
 func (x *index) applyOne(a arrival) {
 	was := *a.record.indexed()
 	now := a.outcome()
-	moved := was.updated != now.updated || was.created != now.created || was.visible != now.visible
-	if was.visible && moved {
+	moved := was.updated != now.updated || was.created != now.created || was.listed() != now.listed()
+	if was.listed() && moved {
 		for _, o := range x.orders() {
 			o.remove(a.record)
 		}
 	}
 	a.install()
-	if now.visible && moved {
+	if now.listed() && moved {
 		for _, o := range x.orders() {
 			o.insert(a.record)
 		}

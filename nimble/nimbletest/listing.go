@@ -210,7 +210,7 @@ func (a *Account) gather(l *listing, created, updated interval) []*record {
 func (a *Account) those(ids []string) []*record {
 	var found []*record
 	for _, id := range ids {
-		if r := a.find(id); r != nil && r.indexed().visible && !slices.Contains(found, r) {
+		if r := a.find(id); r != nil && r.indexed().listed() && !slices.Contains(found, r) {
 			found = append(found, r)
 		}
 	}

@@ -1,6 +1,7 @@
 package nimbletest
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +15,7 @@ const remembered = 1 << 20
 type observation struct {
 	journal   []Entry
 	log       []Request
+	served    map[Served]int // by what they are, the count left out
 	onRequest func(n int, r *http.Request)
 }
 
@@ -31,6 +33,9 @@ const (
 	OpRestore      Op = "restore"
 	OpHide         Op = "hide"
 	OpShow         Op = "show"
+	OpUnlist       Op = "unlist"
+	OpSpoil        Op = "spoil"
+	OpMend         Op = "mend"
 	OpMerge        Op = "merge"
 	OpSetTimes     Op = "set times"
 	OpPut          Op = "put"
@@ -52,6 +57,13 @@ func (a *Account) Journal() []Entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.journal)
+}
+
+// LastEntries gives the newest entries of the journal, at most n, newest first.
+func (a *Account) LastEntries(n int) []Entry {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return newest(a.journal, n)
 }
 
 func (a *Account) record(op Op, id string, at int64) {
@@ -83,11 +95,46 @@ func (a *Account) Requests() []Request {
 	return slices.Clone(a.log)
 }
 
+// LastRequests gives the newest of the requests, at most n, newest first.
+func (a *Account) LastRequests(n int) []Request {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return newest(a.log, n)
+}
+
+func newest[E any](list []E, n int) []E {
+	last := slices.Clone(list[max(0, len(list)-max(0, n)):])
+	slices.Reverse(last)
+	return last
+}
+
+// Served is how many requests to one endpoint got answers of one status.
+type Served struct {
+	Endpoint string // as [Fault] has it; empty for paths that the API does not have
+	Status   int    // 0 when the connection was reset
+	Count    int
+}
+
+// Served counts the requests since the account began or [Account.ResetRequests] was called, by endpoint and status, in their order.
+func (a *Account) Served() []Served {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]Served, 0, len(a.served))
+	for s, n := range a.served {
+		s.Count = n
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(x, y Served) int {
+		return cmp.Or(cmp.Compare(x.Endpoint, y.Endpoint), cmp.Compare(x.Status, y.Status))
+	})
+	return list
+}
+
 // ResetRequests forgets the requests so far and begins counting them anew.
 func (a *Account) ResetRequests() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.log, a.requests = nil, 0
+	a.log, a.served, a.requests = nil, nil, 0
 }
 
 // OnRequest has a function called before each request is answered, with the request's number (1 is the first

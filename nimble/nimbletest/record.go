@@ -49,8 +49,12 @@ type state struct {
 	created, updated int64     // Unix microseconds
 	doc              *document // nil: the content is invented anew from the seed each time it is shown
 	visible          bool      // exists and may be read by the key's user
+	unlisted         bool      // no listing, count or query has it, although it can be read by id
 	company          bool
 }
+
+// listed tells whether listings have this version.
+func (s *state) listed() bool { return s.visible && !s.unlisted }
 
 // record is a contact's place in the account. It stays when the contact is deleted, so that it can come back.
 type record struct {
@@ -58,8 +62,12 @@ type record struct {
 	ordinal uint32
 	deleted bool
 	hidden  bool
-	stored  state
-	lag     *lag // nil: the search index has the stored state
+	// unlisted is what the next version says of it.
+	unlisted bool
+	// hiddenAs is the status with which reading the hidden contact by id is answered; 0 leaves that to the behaviour.
+	hiddenAs int16
+	stored   state
+	lag      *lag // nil: the search index has the stored state
 }
 
 // lag is what the search index still has of a contact while changes wait to reach it.

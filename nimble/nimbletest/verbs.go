@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -158,15 +159,72 @@ func (a *Account) Restore(ids ...string) int {
 	return a.alterMany(OpRestore, ids, func(r *record) bool { was := r.deleted; r.deleted = false; return was })
 }
 
-// Hide takes contacts out of the sight of the key's user, as a colleague does by making them private, and gives
-// the number hidden. It moves no updated.
-func (a *Account) Hide(ids ...string) int {
-	return a.alterMany(OpHide, ids, func(r *record) bool { was := !r.hidden; r.hidden = true; return was })
+// Reappear brings contacts back whatever took them away: [Account.Delete], [Account.Hide] or [Account.Unlist]. It gives their number and
+// moves no updated.
+func (a *Account) Reappear(ids ...string) int {
+	return a.alterMany(OpRestore, ids, func(r *record) bool {
+		was := r.standing() != Visible
+		r.deleted, r.hidden, r.hiddenAs, r.unlisted = false, false, 0, false
+		return was
+	})
 }
 
-// Show brings hidden contacts back into sight and gives their number. It moves no updated.
+// Hide takes contacts out of the sight of the key's user, as a colleague does by making them private, and gives
+// the number hidden. It moves no updated.
+func (a *Account) Hide(ids ...string) int { return a.HideAs(0, ids...) }
+
+// HideAs is [Account.Hide] with the answer to reading one of these contacts by id: 200 for one without resources, 403 or 404, whatever
+// HiddenStatus of [Behaviour] says for the others. 0 leaves it to that.
+func (a *Account) HideAs(status int, ids ...string) int {
+	switch status {
+	case 0, http.StatusOK, http.StatusForbidden, http.StatusNotFound:
+	default:
+		panic(fmt.Sprintf("nimbletest: HideAs(%d): want 200, 403, 404 or 0", status))
+	}
+	return a.alterMany(OpHide, ids, func(r *record) bool {
+		was := !r.hidden
+		r.hidden, r.hiddenAs = true, int16(status)
+		return was
+	})
+}
+
+// Unlist lets listings, counts and queries lose contacts that are still there and can be read by id, as a damaged search index does, and gives
+// their number.
+func (a *Account) Unlist(ids ...string) int {
+	return a.alterMany(OpUnlist, ids, func(r *record) bool { was := !r.unlisted; r.unlisted = true; return was })
+}
+
+// Show brings hidden and unlisted contacts back into sight and gives their number. It moves no updated.
 func (a *Account) Show(ids ...string) int {
-	return a.alterMany(OpShow, ids, func(r *record) bool { was := r.hidden; r.hidden = false; return was })
+	return a.alterMany(OpShow, ids, func(r *record) bool {
+		was := r.hidden || r.unlisted
+		r.hidden, r.hiddenAs, r.unlisted = false, 0, false
+		return was
+	})
+}
+
+// Spoil shows the given bytes in place of a contact, in listings as in answers by id, and moves its updated. What they replace is kept, and can be edited
+// meanwhile; see [Account.Mend]. It reports whether there was such a contact.
+func (a *Account) Spoil(id, raw string) bool {
+	return a.alter(id, OpSpoil, func(r *record, now int64, next *state) {
+		next.updated = now
+		next.materialise(a, r)
+		next.doc.manage("updated")
+		next.doc.raw = []byte(raw)
+	})
+}
+
+// Mend shows a spoilt contact again as it is, and moves its updated. It reports whether there was such a contact.
+func (a *Account) Mend(id string) bool {
+	a.mu.Lock()
+	r := a.find(id)
+	spoilt := r != nil && !r.deleted && r.stored.doc != nil && r.stored.doc.raw != nil && r.stored.doc.members != nil
+	a.mu.Unlock()
+	return spoilt && a.alter(id, OpMend, func(_ *record, now int64, next *state) {
+		next.updated = now
+		next.doc.manage("updated")
+		next.doc.raw = nil
+	})
 }
 
 // alterMany changes whether contacts can be seen.
@@ -180,7 +238,7 @@ func (a *Account) alterMany(op Op, ids []string, alter func(*record) bool) int {
 			continue
 		}
 		next := r.stored
-		next.visible = !r.deleted && !r.hidden
+		next.visible, next.unlisted = !r.deleted && !r.hidden, r.unlisted
 		changes = append(changes, change{r, next})
 		a.record(op, id, a.stamp())
 	}
@@ -314,7 +372,7 @@ func (a *Account) put(id string, d *document) {
 	if r == nil {
 		r = a.adopt(id)
 	}
-	r.deleted, r.hidden = false, false
+	r.deleted, r.hidden, r.hiddenAs, r.unlisted = false, false, 0, false
 	a.commit(change{r, next})
 	a.record(OpPut, id, now)
 }
