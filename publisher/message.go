@@ -84,10 +84,10 @@ func (p *Publisher) eventOf(c *poller.Change) (*event.Event, event.Headers, erro
 	}
 	if len(c.Changes) > 0 {
 		e.Data.Changes = make(map[string]event.Change, len(c.Changes))
-		h.Changed = make([]string, 0, len(c.Changes))
+		h.ChangedKeys = make([]string, 0, len(c.Changes))
 		for key, d := range c.Changes {
 			e.Data.Changes[key] = event.Change{Before: d.Before, After: d.After}
-			h.Changed = append(h.Changed, key)
+			h.ChangedKeys = append(h.ChangedKeys, key)
 		}
 	}
 	return e, h, nil

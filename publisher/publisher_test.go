@@ -201,7 +201,7 @@ func TestAppendStoresEachChangeAsOneEvent(t *testing.T) {
 	}
 	want := event.Headers{
 		ID: ev.ID, Verb: event.Updated, Revision: 2, Fingerprint: updated.Fingerprint.String(),
-		Created: updated.Contact.Created, Updated: updated.Contact.Updated, Changed: []string{"fields.first name"},
+		Created: updated.Contact.Created, Updated: updated.Contact.Updated, ChangedKeys: []string{"fields.first name"},
 	}
 	if diff := cmp.Diff(want, h); diff != "" {
 		t.Error(diff)

@@ -355,7 +355,7 @@ func TestHeadersReadBack(t *testing.T) {
 			want.Updated = time.UnixMicro(rapid.Int64Range(0, 4e15).Draw(t, "updated")).UTC()
 		}
 		if want.Verb == event.Updated {
-			want.Changed = slices.Sorted(slices.Values(rapid.SliceOfNDistinct(rapid.String().Filter(func(s string) bool { return s != "" }), 1, 20, rapid.ID).Draw(t, "changed")))
+			want.ChangedKeys = slices.Sorted(slices.Values(rapid.SliceOfNDistinct(rapid.String().Filter(func(s string) bool { return s != "" }), 1, 20, rapid.ID).Draw(t, "changed")))
 		}
 		m := want.Map()
 		for name, values := range m {
@@ -386,7 +386,7 @@ func TestParseHeadersRefuses(t *testing.T) {
 		"bad keys":       func(m map[string][]string) { m[event.HeaderChanged] = []string{"a%2"} },
 		"no values":      func(m map[string][]string) { m[event.HeaderType] = nil },
 	} {
-		m := event.Headers{ID: "x", Verb: event.Updated, Revision: 1, Changed: []string{"a"}}.Map()
+		m := event.Headers{ID: "x", Verb: event.Updated, Revision: 1, ChangedKeys: []string{"a"}}.Map()
 		spoil(m)
 		if _, err := event.ParseHeaders(m); err == nil {
 			t.Errorf("%s: no error", name)

@@ -40,7 +40,7 @@ func ExampleParseHeaders() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Printf("%s, revision %d: %q\n", h.Verb, h.Revision, h.Changed)
+	fmt.Printf("%s, revision %d: %q\n", h.Verb, h.Revision, h.ChangedKeys)
 	// Output:
 	// updated, revision 7: ["fields.first name" "tags"]
 }

@@ -40,9 +40,9 @@ type Headers struct {
 	Fingerprint string
 	// Created and Updated are the contact's own times, UTC, zero where Nimble gives none.
 	Created, Updated time.Time
-	// Changed has the keys of an updated event's changes, sorted.
-	Changed []string
-	// ChangedCut says that Changed is not complete, because so many keys would not fit a message's headers.
+	// ChangedKeys has the keys of an updated event's changes, sorted. [Headers.Changed] asks for some.
+	ChangedKeys []string
+	// ChangedCut says that ChangedKeys is not complete, because so many keys would not fit a message's headers.
 	ChangedCut bool
 }
 
@@ -73,7 +73,7 @@ func (h Headers) Map() map[string][]string {
 		set(HeaderUpdated, h.Updated.UTC().Format(time.RFC3339Nano))
 	}
 	if h.Verb == Updated {
-		set(HeaderChanged, FormatChanged(h.Changed))
+		set(HeaderChanged, FormatChanged(h.ChangedKeys))
 	}
 	if h.Verb == Deleted {
 		set(HeaderOperation, OperationDelete)
@@ -109,7 +109,7 @@ func ParseHeaders(m map[string][]string) (Headers, error) {
 		return Headers{}, err
 	}
 	if changed := get(HeaderChanged); changed != "" {
-		if h.Changed, h.ChangedCut, err = ParseChanged(changed); err != nil {
+		if h.ChangedKeys, h.ChangedCut, err = ParseChanged(changed); err != nil {
 			return Headers{}, err
 		}
 	}

@@ -309,7 +309,7 @@ func TestHeadersFit(t *testing.T) {
 		h := full
 		h.Verb = verb
 		if verb == event.Updated {
-			h.Changed = []string{"fields.first name", "fields.名", "tags"}
+			h.ChangedKeys = []string{"fields.first name", "fields.名", "tags"}
 		}
 		if err := schematest.Headers(verb.Type(), h.Map()); err != nil {
 			t.Errorf("%s: %v", verb, err)
@@ -327,7 +327,7 @@ func TestHeadersFit(t *testing.T) {
 		"another content":     func(h map[string][]string) { h[event.HeaderContentType] = []string{"application/json"} },
 	} {
 		h := full
-		h.Verb, h.Changed = event.Updated, []string{"tags"}
+		h.Verb, h.ChangedKeys = event.Updated, []string{"tags"}
 		m := h.Map()
 		spoil(m)
 		if err := schematest.Headers(event.Updated.Type(), m); err == nil {
@@ -553,7 +553,7 @@ func TestAsyncAPIHasTheMessages(t *testing.T) {
 			if err != nil || headersErr != nil {
 				t.Fatalf("example of %s: %v, %v", key, err, headersErr)
 			}
-			if h.ID != e.ID || h.Verb != e.Verb() || h.Revision != e.Data.Revision || !slices.Equal(h.Changed, slices.Sorted(maps.Keys(e.Data.Changes))) {
+			if h.ID != e.ID || h.Verb != e.Verb() || h.Revision != e.Data.Revision || !slices.Equal(h.ChangedKeys, slices.Sorted(maps.Keys(e.Data.Changes))) {
 				t.Errorf("example of %s: headers %+v do not fit", key, h)
 			}
 		}
