@@ -78,6 +78,21 @@ var _ poller.Ledger = (*Publisher)(nil)
 // Open connects a publisher to the stream and the buckets, which it creates, updates or verifies, and does not return before they are as they have to
 // be. It fails with an [*UnreachableError] when there is no connection within [Config.AckTimeout].
 func Open(ctx context.Context, conn *Connection, cfg Config, log *zap.Logger) (*Publisher, error) {
+	p, err := prepare(ctx, conn, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkServer(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.setUp(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// prepare returns a publisher on a connection that is up, before it has looked at anything.
+func prepare(ctx context.Context, conn *Connection, cfg Config, log *zap.Logger) (*Publisher, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -96,12 +111,6 @@ func Open(ctx context.Context, conn *Connection, cfg Config, log *zap.Logger) (*
 		return nil, fmt.Errorf("JetStream: %w", err)
 	}
 	if err := conn.WaitConnected(ctx, cfg.AckTimeout); err != nil {
-		return nil, err
-	}
-	if err := p.checkServer(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.setUp(ctx); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -141,15 +141,24 @@ func (p *Publisher) ensure(ctx context.Context, o object, shape func(*jetstream.
 
 // configOf reads a stream's configuration.
 func (p *Publisher) configOf(ctx context.Context, o object) (jetstream.StreamConfig, error) {
-	return patiently(ctx, p, func() (jetstream.StreamConfig, error) {
+	info, err := p.infoOf(ctx, o)
+	if err != nil {
+		return jetstream.StreamConfig{}, err
+	}
+	return info.Config, nil
+}
+
+// infoOf reads what the server knows of a stream.
+func (p *Publisher) infoOf(ctx context.Context, o object) (*jetstream.StreamInfo, error) {
+	return patiently(ctx, p, func() (*jetstream.StreamInfo, error) {
 		began := time.Now()
 		limited, cancel := context.WithTimeout(ctx, p.cfg.AckTimeout)
 		defer cancel()
 		stream, err := p.js.Stream(limited, o.name)
 		if err != nil {
-			return jetstream.StreamConfig{}, p.meaning(p.conn.explain(err, began), o.title)
+			return nil, p.meaning(p.conn.explain(err, began), o.title)
 		}
-		return stream.CachedInfo().Config, nil
+		return stream.CachedInfo(), nil
 	})
 }
 
@@ -169,11 +178,11 @@ func (p *Publisher) put(ctx context.Context, o object, cfg jetstream.StreamConfi
 	fix := ""
 	switch apiCode(err) {
 	case codeReplicas:
-		fix = "set NATS_REPLICAS=1, or run a cluster"
+		fix = fixReplicas
 	case codeOverlap:
-		fix = "another stream has these subjects: set NATS_SUBJECT_PREFIX, or NATS_STREAM to that stream's name"
+		fix = fixOverlap
 	case codeInsufficientStorage, codeInsufficientResource, codeAccountResources:
-		fix = "lower NATS_STREAM_MAX_BYTES, which is reserved at once, or give the server or account more room"
+		fix = fixRoom
 	case 0:
 		return p.meaning(err, o.title)
 	default:
@@ -185,6 +194,13 @@ func (p *Publisher) put(ctx context.Context, o object, cfg jetstream.StreamConfi
 	}
 	return &SetupError{Object: o.title, Err: err, Fix: fix}
 }
+
+// What to do about the usual refusals.
+const (
+	fixReplicas = "set NATS_REPLICAS=1, or run a cluster"
+	fixOverlap  = "another stream has these subjects: set NATS_SUBJECT_PREFIX, or NATS_STREAM to that stream's name"
+	fixRoom     = "lower NATS_STREAM_MAX_BYTES, which is reserved at once, or give the server or account more room"
+)
 
 // The event stream.
 
