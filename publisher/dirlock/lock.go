@@ -5,8 +5,10 @@ package dirlock
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Name is the file in the directory that carries the lock.
@@ -24,11 +26,35 @@ func Take(dir string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
-		_ = f.Close()
-		return nil, err
+	// Whoever only asks whether the directory is taken has it for an instant, see [Taken].
+	for attempt := 0; ; attempt++ {
+		err := lockFile(f, true)
+		if err == nil {
+			return &Lock{f}, nil
+		}
+		if attempt == 3 || !errors.Is(err, ErrTaken) {
+			_ = f.Close()
+			return nil, err
+		}
+		<-time.After(5 * time.Millisecond)
 	}
-	return &Lock{f}, nil
+}
+
+// Taken tells whether a process has the directory at this moment. It writes nothing, and the directory need not exist.
+func Taken(dir string) (bool, error) {
+	f, err := os.Open(filepath.Join(dir, Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }() // Which drops the lock again.
+	err = lockFile(f, false)
+	if errors.Is(err, ErrTaken) {
+		return true, nil
+	}
+	return false, err
 }
 
 // Release gives the directory back. It may be called more than once.

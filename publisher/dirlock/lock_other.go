@@ -5,4 +5,4 @@ package dirlock
 import "os"
 
 // lockFile does nothing where the system has no such locks.
-func lockFile(*os.File) error { return nil }
+func lockFile(*os.File, bool) error { return nil }

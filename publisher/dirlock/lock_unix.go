@@ -9,9 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile takes the file for this process, or returns [ErrTaken].
-func lockFile(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+// lockFile takes the file for this process, alone or with others who do not want it alone, or returns [ErrTaken].
+func lockFile(f *os.File, alone bool) error {
+	how := unix.LOCK_SH
+	if alone {
+		how = unix.LOCK_EX
+	}
+	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return ErrTaken
 	}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"nimble-bridge/publisher/dirlock"
 	"nimble-bridge/publisher/embedded"
 )
 
@@ -171,4 +172,51 @@ func ExampleStart() {
 	defer nc.Close()
 	fmt.Println(nc.IsConnected())
 	// Output: true
+}
+
+func TestInspectForeseesWhatStartMeets(t *testing.T) {
+	base := t.TempDir()
+	file := filepath.Join(base, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(base, "new", "data")
+	free := embedded.Inspect(embedded.Options{Dir: dir, Addr: "127.0.0.1:0"})
+	if free.Dir != nil || free.Addr != nil || free.Stored || free.Free <= 0 {
+		t.Errorf("an absent directory: %+v", free)
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); err == nil {
+		t.Error("looking made the directory")
+	}
+	none := embedded.Inspect(embedded.Options{Dir: filepath.Join(file, "data"), Addr: "127.0.0.1:0"})
+	if _, ok := errors.AsType[*embedded.DirError](none.Dir); !ok {
+		t.Errorf("a directory below a file: %+v", none)
+	}
+
+	server, err := embedded.Start(embedded.Options{Dir: dir, Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := strings.TrimPrefix(server.URL(), "nats://")
+	used := embedded.Inspect(embedded.Options{Dir: dir, Addr: addr})
+	if _, ok := errors.AsType[*embedded.AddressError](used.Addr); !ok || !errors.Is(used.Dir, dirlock.ErrTaken) {
+		t.Errorf("while a server runs: %+v", used)
+	}
+	server.Shutdown()
+	if again := embedded.Inspect(embedded.Options{Dir: dir, Addr: addr}); again.Dir != nil || again.Addr != nil || !again.Stored {
+		t.Errorf("after a server ran: %+v", again)
+	}
+}
+
+func TestInspectSeesADirectoryThatCannotBeWritten(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may write anywhere")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if o := embedded.Inspect(embedded.Options{Dir: filepath.Join(dir, "data"), Addr: "127.0.0.1:0"}); !errors.Is(o.Dir, os.ErrPermission) {
+		t.Errorf("got %+v, want that permission is missing", o)
+	}
 }
