@@ -133,7 +133,7 @@ func (pr *probe) rung(ctx context.Context) error {
 		return nil
 	}
 	err = pr.p.proveSort(ctx, w, page)
-	pr.found.SortProven = err == nil && pr.p.ladder.proven
+	pr.found.SortProven = err == nil && pr.p.ladder.proven[w.field]
 	return err
 }
 

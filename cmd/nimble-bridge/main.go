@@ -1,6 +1,7 @@
 // Command nimble-bridge publishes the changes of a Nimble CRM account as events on NATS JetStream.
 //
 //	nimble-bridge          run the bridge, configured by environment variables
+//	nimble-bridge check    see whether it could run
 //	nimble-bridge demo     see it work, with a simulated account and an embedded server
 //	nimble-bridge simulate serve the simulated account, for developing consumers
 //	nimble-bridge schema   print the JSON Schema of the events, or the AsyncAPI document
@@ -129,6 +130,7 @@ Environment variables:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		p.runCommand(),
+		p.checkCommand(),
 		p.demoCommand(),
 		p.simulateCommand(),
 		p.schemaCommand(),

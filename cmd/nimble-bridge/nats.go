@@ -109,10 +109,15 @@ func (s *natsSide) open(ctx context.Context, c *config, account string, log *zap
 	if err := s.waitConnected(ctx); err != nil {
 		return nil, err
 	}
-	return publisher.Open(ctx, s.conn, publisher.Config{
+	return publisher.Open(ctx, s.conn, c.publication(account), log)
+}
+
+// publication says where an account's events go.
+func (c *config) publication(account string) publisher.Config {
+	return publisher.Config{
 		Account: account, Stream: c.Stream, Prefix: c.Prefix, Bucket: c.Bucket, Replicas: c.Replicas,
 		MaxAge: c.MaxAge, MaxBytes: c.MaxBytes, Manage: c.Manage,
-	}, log)
+	}
 }
 
 // away returns an error while there is no connection.

@@ -32,7 +32,8 @@ type Options struct {
 }
 
 const (
-	serverName = "nimble-bridge"
+	// ServerName is what the server calls itself.
+	ServerName = "nimble-bridge"
 	// startTimeout is long: a server that was killed reads its streams again, about a second for a million contacts.
 	startTimeout = 2 * time.Minute
 	// maxMemory bounds streams in memory, of which the bridge has none.
@@ -113,7 +114,7 @@ func (s *Server) start(opts Options, host string, port int) error {
 		store = roomFor(opts.Dir)
 	}
 	srv, err := server.NewServer(&server.Options{
-		ServerName: serverName,
+		ServerName: ServerName,
 		DontListen: opts.Addr == "",
 		Host:       host,
 		Port:       port,
