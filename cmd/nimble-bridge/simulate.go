@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,29 @@ func (p *program) simulateCommand() *cobra.Command {
 		Use:   "simulate",
 		Short: "Serve a simulated Nimble API, for developing without an account",
 		Long: `simulate serves an invented Nimble account over HTTP, in the way the bridge and other
-clients of the API see a real one. It runs until it is interrupted and keeps nothing.`,
+clients of the API see a real one. It runs until it is interrupted and keeps nothing.
+
+The account is changed in a browser, at the address that it prints, or from a shell and from
+tests in any language, by JSON below /admin/, which needs no key:
+
+    A=http://127.0.0.1:8090/admin
+    curl --json '{"fields": {"first name": "Ada", "email": "ada@engine.example"}, "tags": ["new"]}' $A/contacts
+    curl --json '{"search": "ada", "fields": {"title": "CEO"}}' $A/edit      # "silent": true leaves updated alone
+    curl --json '{"search": "ada", "tags": ["VIP"]}' $A/tag                  # and untag, star, touch
+    curl --json '{"count": 3}' $A/delete                                     # and restore
+    curl --json '{"share": "50%", "by_id": "404"}' $A/vanish                 # and hide
+    curl --json '{"all": true}' $A/restore
+    curl --json '{"survivor": "6a92…", "loser": "6af6…"}' $A/merge
+    curl --json '{"count": 10000}' $A/import                                 # all in the same second
+    curl -X PATCH --json '{"index_lag": "5s", "total_error": "10%", "updated_sort": "refused"}' $A/behaviour
+    curl --json '{"endpoint": "contacts", "status": 429, "retry_after": "2", "times": 3}' $A/faults
+    curl "$A/contacts?search=ada&standing=any"                               # and contacts/ID, status, requests, journal
+
+Which contacts an action is for says one of "id", "ids", "count", "share", "tagged", "search" and
+"all": true. "go doc nimble-bridge/nimble/nimbletest/admin" has everything.
+
+Whoever reaches the address can do all this: it listens on this machine only unless --addr says
+otherwise. Pages of other sites are refused.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.check(); err != nil {
@@ -127,6 +150,13 @@ Or ask it yourself:
     curl -s -H 'Authorization: Bearer %[3]s' 'http://%[2]s/api/v1/contacts?per_page=2&sort=updated:desc'
 
 `, account.Len(), listener.Addr(), s.key)
+	if s.admin {
+		p.printf(`Change it in a browser at http://%s/admin/ or from a shell (--help has more):
+
+    curl --json '{"fields": {"first name": "Ada"}, "tags": ["new"]}' http://%[1]s/admin/contacts
+
+`, listener.Addr())
+	}
 	return serve(ctx, listener, s.handler(account))
 }
 
@@ -135,10 +165,18 @@ func (s simulation) handler(account *nimbletest.Account) http.Handler {
 	if !s.admin {
 		return account
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/", account)
-	mux.Handle("/admin/", admin.New(account))
-	return mux
+	beside := admin.New(account)
+	// Not a ServeMux, which would tidy the account's paths.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		case strings.HasPrefix(path, "/admin/"):
+			beside.ServeHTTP(w, r)
+		case path == "/" || path == "/admin": // Who opens the address in a browser means the page.
+			http.Redirect(w, r, "/admin/", http.StatusFound)
+		default:
+			account.ServeHTTP(w, r)
+		}
+	})
 }
 
 // printf writes to standard output for people. A reader who has gone is no fault.

@@ -87,6 +87,11 @@ func TestSimulateIsChangedOverHTTP(t *testing.T) {
 		t.Errorf("requests: %s, want 5 of them: those to the interface itself do not count", log)
 	}
 
+	r.stdout.await(t, `in a browser at `+url+`/admin/`)
+	if code, page := get(t, url); code != http.StatusOK || !strings.Contains(page, "<title>Simulated Nimble account</title>") {
+		t.Errorf("the address itself answers %d %.100s, want the page", code, page)
+	}
+
 	r = start(t, "simulate", "--addr", "127.0.0.1:0", "--admin=false")
 	if code, _ := get(t, r.stdout.await(t, `answers at (http://\S+)`)+"/admin/status"); code != http.StatusNotFound {
 		t.Errorf("with --admin=false it answers %d, want 404", code)

@@ -14,6 +14,7 @@ const remembered = 1 << 20
 // observation is what the account has seen and done.
 type observation struct {
 	journal   []Entry
+	changes   int
 	log       []Request
 	served    map[Served]int // by what they are, the count left out
 	onRequest func(n int, r *http.Request)
@@ -66,7 +67,15 @@ func (a *Account) LastEntries(n int) []Entry {
 	return newest(a.journal, n)
 }
 
+// Changes is the number of operations so far.
+func (a *Account) Changes() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.changes
+}
+
 func (a *Account) record(op Op, id string, at int64) {
+	a.changes++
 	a.journal = keep(append(a.journal, Entry{Time: time.UnixMicro(at).UTC(), Op: op, ID: id}))
 }
 

@@ -90,6 +90,7 @@ func New(account *nimbletest.Account) *Handler {
 			reply(w, status, answer)
 		})
 	}
+	mux.HandleFunc("GET /admin/{$}", servePage)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {

@@ -90,6 +90,8 @@ func (h *Handler) status(*http.Request) (any, error) {
 		Faults    []fault        `json:"faults"`
 		Requests  int            `json:"requests"`
 		Served    []served       `json:"served"`
+		// Changes counts what was done to the account.
+		Changes int `json:"changes"`
 		// Default says that the behaviour is the one that evidence favours.
 		Default bool `json:"default_behaviour"`
 	}
@@ -101,6 +103,7 @@ func (h *Handler) status(*http.Request) (any, error) {
 	s.Key.Key, s.Key.Refused = h.account.Key()
 	s.Faults = h.pending()
 	s.Served, s.Requests = h.served()
+	s.Changes = h.account.Changes()
 	s.Default = now == behaviour{}
 	return s, nil
 }
