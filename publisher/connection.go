@@ -243,6 +243,10 @@ func (c *Connection) request(ctx context.Context, msg *nats.Msg, timeout time.Du
 	}
 }
 
+// Explain makes sense of a call on the connection that got no answer, for who makes such calls besides the publisher: the error names the permission that
+// was found missing since the call began, or the servers that are away.
+func (c *Connection) Explain(err error, began time.Time) error { return c.explain(err, began) }
+
 // explain makes sense of a call that got no answer: a permission that was found missing since it began is the reason.
 func (c *Connection) explain(err error, began time.Time) error {
 	if !unanswered(err) {
