@@ -76,6 +76,8 @@ type Change struct {
 	// MergedInto is for Deleted only, and a hint: contacts that came to hold the deleted one's e-mail address or name about when it vanished, as the survivor
 	// of a merge does. Nimble itself says nothing of merges.
 	MergedInto []string
+	// Erased is for Deleted only: the contact's earlier events are being removed, and Contact has nothing but its id.
+	Erased bool
 }
 
 // Known is what is remembered of one contact: the facts of its last event.

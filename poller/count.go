@@ -15,11 +15,18 @@ import (
 // maxCounted is the number of contacts in a range that is counted, about: well below the 10,000 at which search engines of the kind stop counting.
 const maxCounted = 5000
 
+// listBelow is the number of pages up to which the ids of an account are listed rather than counted: that costs little, and a listing also shows it when
+// one contact has gone and another, of the same range, has come.
+const listBelow = 5
+
 // compareCounts holds the API's counts over ranges of `created` against the numbers of known contacts, and looks closer where they differ. A range with few
 // differences is halved until it is short, and then its ids are listed; one with many is listed at once.
 func (p *Poller) compareCounts(ctx context.Context, r *reconciliation) error {
 	if err := p.compareUnplaced(ctx, r); err != nil {
 		return err
+	}
+	if everything := (window{nimble.Created, beginning, forEver}); p.expected(r, everything) <= p.listBelow*p.cfg.PerPage {
+		return p.compareIDs(ctx, r, everything)
 	}
 	ranges, err := p.ranges(ctx, r)
 	if err != nil {
@@ -44,7 +51,7 @@ func (p *Poller) compareCounts(ctx context.Context, r *reconciliation) error {
 // ranges divides the whole account into ranges that may be counted.
 func (p *Poller) ranges(ctx context.Context, r *reconciliation) ([]window, error) {
 	a := p.axis(r)
-	parts := (len(a.at) + maxCounted - 1) / maxCounted
+	parts := (len(a.at) + p.maxCounted - 1) / p.maxCounted
 	ranges := make([]window, 0, parts)
 	from := beginning
 	for i := 1; i < parts; i++ {

@@ -67,6 +67,8 @@ type ladder struct {
 	since time.Time
 	// proven are the fields by which answers in both directions have shown the sort to be real.
 	proven map[nimble.Field]bool
+	// unsortedCreated and unrangedCreated say that `created` cannot be sorted by, or be asked for by range, although the rung in use does both with `updated`.
+	unsortedCreated, unrangedCreated bool
 }
 
 // climbAfter is how long a lower rung is kept before the best is tried again.
@@ -102,9 +104,26 @@ func (l *ladder) stepDown(err error) bool {
 	return false
 }
 
+// withoutCreated does without what an answer about `created` has shown not to hold, beside the polls, which need only `updated`. It tells whether there is a way.
+func (l *ladder) withoutCreated(err error) bool {
+	surprise, surprised := errors.AsType[*SurpriseError](err)
+	_, refused := errors.AsType[*nimble.ValidationError](err)
+	switch {
+	case !surprised && !refused, l.unrangedCreated:
+		return false
+	case l.unsortedCreated, surprised && surprise.Ignored == "range":
+		l.unrangedCreated = true
+	}
+	l.unsortedCreated = true
+	if l.rung == 0 {
+		l.since = time.Now()
+	}
+	return true
+}
+
 // lookAgain gives the better strategies another chance now and then.
 func (l *ladder) lookAgain() {
-	if l.rung > 0 && time.Since(l.since) >= climbAfter {
+	if (l.rung > 0 || l.unsortedCreated) && time.Since(l.since) >= climbAfter {
 		l.take(0)
 	}
 }

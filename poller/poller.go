@@ -141,6 +141,8 @@ type Poller struct {
 	absent      map[string]absence
 	unreadable  map[string]time.Time
 	bounds      bounds
+	maxCounted  int
+	listBelow   int
 	drift       drift
 	recent      *recent
 	reconcileAt time.Time
@@ -175,7 +177,7 @@ func New(source Source, ledger Ledger, cfg Config) (*Poller, error) {
 	}
 	p := &Poller{
 		source: source, ledger: ledger, cfg: cfg, log: cfg.Log, status: Status{State: Starting, Published: make(map[Kind]int)},
-		absent: make(map[string]absence), unreadable: make(map[string]time.Time), recent: newRecent(), orders: make(chan order),
+		absent: make(map[string]absence), unreadable: make(map[string]time.Time), recent: newRecent(), orders: make(chan order), maxCounted: maxCounted, listBelow: listBelow,
 	}
 	p.before = newReader(nil)
 	unknown := make(map[string]bool)

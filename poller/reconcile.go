@@ -17,15 +17,15 @@ import (
 type reconciliation struct {
 	began  time.Time
 	method Method
-	// table is the one that the comparison is about: when what is known has to be loaded again, the comparison is over.
-	table *table
+	// axis has the known contacts by `created`, as they were at that number of moves.
 	axis  *axis
 	moves uint64
 	// missing are known contacts that the listings do not show, extra those that they show and that are not known, with the range they were found in.
 	missing map[string]struct{}
 	extra   map[string]window
-	// differing are the ranges of `created` in which something differed.
+	// differing are the ranges of `created` in which something differed, swept is one that was listed, to see whether counts tell the same.
 	differing []window
+	swept     window
 	// differences is how many events made good what differed.
 	differences int
 	// incomplete says that something could not be read completely, lagging that the listings show contacts that are gone.
@@ -73,11 +73,12 @@ func (p *Poller) Reconcile(ctx context.Context) (ReconcileResult, error) {
 	outer := p.pass
 	p.pass = pass{foundBy: FoundByReconcile, published: make(map[Kind]int)}
 	defer func() { p.pass = outer }()
-	r := &reconciliation{began: time.Now(), table: p.table, method: ByCount, missing: make(map[string]struct{}), extra: make(map[string]window)}
-	if !p.countable() || p.distrust > 0 {
-		r.method = ByList
-	}
+	r := &reconciliation{began: time.Now()}
 	agreed, err := p.reconcile(ctx, r)
+	for err != nil && p.ladder.withoutCreated(err) {
+		p.log.Info("the API does not answer as the reconciliation needs; going on without", zap.Bool("sort_by_created", false), zap.Bool("range_of_created", !p.ladder.unrangedCreated), zap.Error(err))
+		agreed, err = p.reconcile(ctx, r)
+	}
 	if _, ok := errors.AsType[*ledgerError](err); ok {
 		p.table = nil
 	}
@@ -95,11 +96,15 @@ func (p *Poller) Reconcile(ctx context.Context) (ReconcileResult, error) {
 // countable tells whether ranges of `created` can be asked for.
 func (p *Poller) countable() bool {
 	f := p.ladder.findings()
-	return f.Strategy != FullCompare && !f.Relative
+	return f.Strategy != FullCompare && !f.Relative && !p.ladder.unrangedCreated
 }
 
 // reconcile compares, publishes what differs, and makes sure that nothing does any more. It tells whether that is so.
 func (p *Poller) reconcile(ctx context.Context, r *reconciliation) (agreed bool, err error) {
+	*r = reconciliation{began: r.began, method: ByCount, differences: r.differences, missing: make(map[string]struct{}), extra: make(map[string]window)}
+	if !p.countable() || p.distrust > 0 || p.ladder.findings().Strategy.readsAll() {
+		r.method = ByList // Where each poll reads everything, once more is not much.
+	}
 	if r.method == ByCount {
 		if err := p.compareCounts(ctx, r); err != nil {
 			return false, err
@@ -153,21 +158,24 @@ func (p *Poller) compareEverything(ctx context.Context, r *reconciliation) error
 
 // sweep reads a part of the account, the next one each time, and compares it completely: what changed without moving `updated` shows in no count.
 func (p *Poller) sweep(ctx context.Context, r *reconciliation) error {
-	if p.ladder.findings().Strategy.readsAll() {
-		return nil // Each poll does that.
-	}
 	a := p.axis(r)
 	if len(a.at) == 0 {
 		return nil
 	}
 	slice := max(p.cfg.PerPage, int(float64(len(a.at))*p.sweepShare(r)))
 	from := later(p.progress.Swept, beginning)
-	to := forEver
+	to, exact := forEver, true
 	if end := a.from(from.Unix()) + slice; end < len(a.at) {
-		to = fromSecond(second(a.at[end]) + 1)
+		if to, exact = a.cutNear(end, end-slice/2, len(a.at), p.bounds); !exact {
+			to = fromSecond(second(a.at[end]) + 1)
+		}
 	}
-	if err := p.compareListing(ctx, r, window{nimble.Created, from, to}); err != nil {
+	w := window{nimble.Created, from, to}
+	if err := p.compareListing(ctx, r, w); err != nil {
 		return err
+	}
+	if exact {
+		r.swept = w
 	}
 	p.progress.Swept = time.Time{}
 	if to.Before(forEver) {
@@ -230,7 +238,7 @@ func (p *Poller) readCreated(ctx context.Context, w window, emit emitFunc) error
 	if w.to.Before(forEver) {
 		w.to = w.to.Add(2 * time.Second)
 	}
-	if p.ladder.findings().Strategy == WindowRead {
+	if p.ladder.findings().Strategy == WindowRead || p.ladder.unsortedCreated {
 		return p.readWindows(ctx, w, emit)
 	}
 	return p.walk(ctx, w, emit)
@@ -266,6 +274,9 @@ func (p *Poller) verifyCounts(ctx context.Context, r *reconciliation) error {
 	if r.method == ByList && !p.countable() {
 		return nil
 	}
+	if err := p.probeCounts(ctx, r); err != nil {
+		return err
+	}
 	ranges := r.differing
 	if r.method == ByList { // All of it was listed: are the counts to be trusted?
 		var err error
@@ -298,11 +309,7 @@ func (p *Poller) verifyCounts(ctx context.Context, r *reconciliation) error {
 	if len(disagree) == 0 || r.lagging {
 		return nil
 	}
-	if p.distrust == 0 {
-		p.log.Warn("Nimble's counts do not agree with its listings; the whole account is listed at each reconciliation until they do",
-			zap.Stringer("range", disagree[0]), zap.Int("ranges", len(disagree)))
-	}
-	p.distrust = distrustFor
+	p.distrustCounts(disagree[0])
 	if r.method == ByCount {
 		for _, w := range disagree {
 			n, err := p.count(ctx, w)
@@ -313,6 +320,36 @@ func (p *Poller) verifyCounts(ctx context.Context, r *reconciliation) error {
 		}
 	}
 	return nil
+}
+
+// probeCounts asks twice for the count of a range that was listed: a count that is approximate, or that leaves out or adds something, would hide what is gone.
+func (p *Poller) probeCounts(ctx context.Context, r *reconciliation) error {
+	if r.swept.to.IsZero() || r.lagging {
+		return nil
+	}
+	for range 2 { // The account may change in between.
+		one, err := p.count(ctx, r.swept)
+		if err != nil {
+			return err
+		}
+		two, err := p.count(ctx, r.swept)
+		if err != nil {
+			return err
+		}
+		if one == two && two == p.expected(r, r.swept) {
+			return nil
+		}
+	}
+	p.distrustCounts(r.swept)
+	r.incomplete = true
+	return nil
+}
+
+func (p *Poller) distrustCounts(w window) {
+	if p.distrust == 0 {
+		p.log.Warn("Nimble's counts do not agree with its listings; the whole account is listed at each reconciliation until they do", zap.Stringer("range", w))
+	}
+	p.distrust = distrustFor
 }
 
 // distrustFor is how many reconciliations by listing have to find the counts right before they are relied on again.

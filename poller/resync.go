@@ -123,6 +123,7 @@ func (p *Poller) resyncOn(ctx context.Context) {
 		return
 	}
 	if err != nil {
+		p.saveProgress(ctx, true) // Loading what is known brings back what was saved.
 		if isLedgerError(err) {
 			p.table = nil
 		}

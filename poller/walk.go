@@ -183,20 +183,21 @@ func (p *Poller) readAll(ctx context.Context, emit emitFunc) error {
 	return nil
 }
 
-// A range that changed under the reader is read again: while that shows contacts not seen before maxAttempts times, else idleAttempts times.
+// A range whose total differs from what was read is read again: maxAttempts times at most, while that shows contacts not seen before, else idleAttempts times.
 const (
 	maxAttempts  = 25
 	idleAttempts = 4
 )
 
 // readRange reads all pages of a range by page number and returns its contacts in order. steady says that nothing can have been
-// skipped: while the range's total stayed the same, just as many different contacts were read.
+// skipped: while the range's total stayed the same, just as many different contacts were read; or, where totals are not exact, reading all of it several times has shown
+// nothing more.
 func (p *Poller) readRange(ctx context.Context, w window, sorted bool) (rows []nimble.Contact, steady bool, err error) {
 	latest := make(map[string]nimble.Contact)
 	unique := make(map[string]struct{}) // Records read since the total last changed.
 	total, deep := -1, false
-	for attempt, idle := 0, 0; attempt < maxAttempts && idle < idleAttempts && !steady && !deep; attempt++ {
-		before := len(unique)
+	for attempt, idle := 0, 0; attempt < maxAttempts && !steady && !deep; attempt++ {
+		before := len(latest)
 		for number, last := 1, false; !last; number++ {
 			page, err := p.list(ctx, w, sorted, number)
 			if tooDeep(err, number) {
@@ -209,7 +210,7 @@ func (p *Poller) readRange(ctx context.Context, w window, sorted bool) (rows []n
 				return nil, false, err
 			}
 			if page.Meta.Total != total {
-				total, before = page.Meta.Total, 0
+				total = page.Meta.Total
 				clear(unique)
 			}
 			for _, c := range page.Contacts {
@@ -223,12 +224,13 @@ func (p *Poller) readRange(ctx context.Context, w window, sorted bool) (rows []n
 			}
 			last = isLast(page)
 		}
-		steady = !deep && len(unique) >= total
-		if len(unique) > before {
+		if idle++; len(latest) > before {
 			idle = 0
-		} else {
-			idle++
 		}
+		steady = !deep && (len(unique) >= total || idle == idleAttempts)
+	}
+	if steady && len(unique) < total {
+		p.log.Debug("the API says that a range has more contacts than it lists", zap.Time("from", w.from), zap.Time("to", w.to), zap.Int("total", total), zap.Int("listed", len(latest)))
 	}
 	rows = slices.Collect(maps.Values(latest))
 	sortRows(w, rows)
