@@ -78,7 +78,7 @@ func (p *Publisher) eventOf(c *poller.Change) (*event.Event, event.Headers, erro
 		Data: event.Data{
 			Account: p.cfg.Account, RecordType: c.Contact.RecordType, Revision: c.Revision,
 			Observed: c.Observed, FoundBy: string(c.FoundBy), Reason: string(c.Reason),
-			Restored: c.Restored, MergedIntoCandidates: c.MergedInto,
+			Restored: c.Restored, Erased: c.Erased, MergedIntoCandidates: c.MergedInto,
 			Summary: summary, Contact: c.Contact.Raw,
 		},
 	}

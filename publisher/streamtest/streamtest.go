@@ -253,8 +253,8 @@ func CheckBucket(ctx context.Context, js jetstream.JetStream, bucket, account st
 	}
 	for id, m := range Last(messages) {
 		for {
-			entry, err := kv.Get(ctx, account+"."+id)
-			if err == nil && string(entry.Value()) == string(m.Data) || m.Event.Verb() == event.Deleted && errors.Is(err, jetstream.ErrKeyDeleted) {
+			shown, err := shows(ctx, kv, account+"."+id, m)
+			if shown {
 				break
 			}
 			select {
@@ -265,4 +265,14 @@ func CheckBucket(ctx context.Context, js jetstream.JetStream, bucket, account st
 		}
 	}
 	return nil
+}
+
+// shows tells whether a key shows a message as the contact's last event.
+func shows(ctx context.Context, kv jetstream.KeyValue, key string, m Message) (bool, error) {
+	if m.Event.Verb() != event.Deleted {
+		entry, err := kv.Get(ctx, key)
+		return err == nil && string(entry.Value()) == string(m.Data), err
+	}
+	history, err := kv.History(ctx, key) // Getting it gives a deleted key for one that never was.
+	return err == nil && len(history) == 1 && history[0].Operation() == jetstream.KeyValueDelete, err
 }
