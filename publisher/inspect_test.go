@@ -152,6 +152,7 @@ func TestInspectionChangesNothing(t *testing.T) {
 		t.Errorf("streams after looking at nothing: %v", found)
 	}
 	appendAll(t, open(t, srv), changeOf(poller.Snapshot, "a1", 1, 0))
+	bucketHas(t, js, 1)
 	sub, err := conn.NATS().SubscribeSync("nimble.>")
 	if err != nil {
 		t.Fatal(err)

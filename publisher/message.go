@@ -52,8 +52,14 @@ var verbs = map[poller.Kind]event.Verb{
 	poller.Deleted:  event.Deleted,
 }
 
-// eventOf makes the event that reports a change.
-func (p *Publisher) eventOf(c *poller.Change) (*event.Event, event.Headers, error) {
+// EventOf returns the event that reports a change in an account, as [Publisher.Append] stores it, but for what a message has no room for.
+func EventOf(account string, c poller.Change) (*event.Event, error) {
+	e, _, err := eventOf(account, &c)
+	return e, err
+}
+
+// eventOf makes the event that reports a change, and the headers of its message.
+func eventOf(account string, c *poller.Change) (*event.Event, event.Headers, error) {
 	verb, ok := verbs[c.Kind]
 	if !ok {
 		return nil, event.Headers{}, fmt.Errorf("contact %s: unknown kind of change %q", c.Contact.ID, string(c.Kind))
@@ -64,7 +70,7 @@ func (p *Publisher) eventOf(c *poller.Change) (*event.Event, event.Headers, erro
 	}
 	fingerprint := c.Fingerprint.String()
 	h := event.Headers{
-		ID:          event.ContactEventID(p.cfg.Account, c.Contact.ID, c.Revision, verb, fingerprint),
+		ID:          event.ContactEventID(account, c.Contact.ID, c.Revision, verb, fingerprint),
 		Verb:        verb,
 		Revision:    c.Revision,
 		Fingerprint: fingerprint,
@@ -73,10 +79,10 @@ func (p *Publisher) eventOf(c *poller.Change) (*event.Event, event.Headers, erro
 	}
 	e := &event.Event{
 		Envelope: event.Envelope{
-			ID: h.ID, Source: event.Source(p.cfg.Account), Type: verb.Type(), Subject: c.Contact.ID, Time: timeOf(c),
+			ID: h.ID, Source: event.Source(account), Type: verb.Type(), Subject: c.Contact.ID, Time: timeOf(c),
 		},
 		Data: event.Data{
-			Account: p.cfg.Account, RecordType: c.Contact.RecordType, Revision: c.Revision,
+			Account: account, RecordType: c.Contact.RecordType, Revision: c.Revision,
 			Observed: c.Observed, FoundBy: string(c.FoundBy), Reason: string(c.Reason),
 			Restored: c.Restored, Erased: c.Erased, MergedIntoCandidates: c.MergedInto,
 			Summary: summary, Contact: c.Contact.Raw,
@@ -113,7 +119,7 @@ func timeOf(c *poller.Change) time.Time {
 
 // message encodes a change. The body is appended to p.bodies, which keeps it until the next Append.
 func (p *Publisher) message(c *poller.Change) (*outgoing, error) {
-	e, h, err := p.eventOf(c)
+	e, h, err := eventOf(p.cfg.Account, c)
 	if err != nil {
 		return nil, err
 	}

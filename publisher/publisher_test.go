@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -136,7 +137,19 @@ func appendAll(t testing.TB, p *publisher.Publisher, changes ...poller.Change) [
 	return sequences
 }
 
+// load loads what is known of every contact, and expects a reader to know the same.
 func load(t testing.TB, p *publisher.Publisher) map[string]poller.Known {
+	t.Helper()
+	before := read(t, p)
+	all := loadOnly(t, p)
+	// What was lost and appended again has other sequences since.
+	if diff := cmp.Diff(all, before, cmpopts.IgnoreFields(poller.Known{}, "Sequence")); diff != "" {
+		t.Errorf("a reader knows other things (-publisher +reader):\n%s", diff)
+	}
+	return all
+}
+
+func loadOnly(t testing.TB, p *publisher.Publisher) map[string]poller.Known {
 	t.Helper()
 	all := make(map[string]poller.Known)
 	err := p.Load(t.Context(), func(k poller.Known) {
@@ -146,6 +159,20 @@ func load(t testing.TB, p *publisher.Publisher) map[string]poller.Known {
 		all[k.ID] = k
 	})
 	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// read reads what is known of every contact, without writing.
+func read(t testing.TB, p *publisher.Publisher) map[string]poller.Known {
+	t.Helper()
+	r, err := publisher.ReaderOf(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]poller.Known)
+	if err := r.Load(t.Context(), func(k poller.Known) { all[k.ID] = k }); err != nil {
 		t.Fatal(err)
 	}
 	return all

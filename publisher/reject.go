@@ -58,8 +58,8 @@ func (p *Publisher) Reject(ctx context.Context, rejected []poller.Rejection) err
 }
 
 func (p *Publisher) reject(ctx context.Context, r poller.Rejection) error {
-	id := event.RejectedEventID(p.cfg.Account, r.ContactID, r.Record)
-	msg := p.notice(r, id)
+	msg := p.notice(r)
+	id := msg.Header[event.HeaderID][0]
 	for pauses := p.newBackOff(ctx); ; {
 		if _, done := p.rejected[id]; done {
 			return nil
@@ -85,17 +85,22 @@ func (p *Publisher) reject(ctx context.Context, r poller.Rejection) error {
 	}
 }
 
-// notice makes the message about a rejected record. A record that does not fit is left out.
-func (p *Publisher) notice(r poller.Rejection, id string) *nats.Msg {
-	e := &event.Rejected{
+// NoticeOf returns the event about a record of an account that cannot be understood, as [Publisher.Reject] stores it, but for what a message has no room for.
+func NoticeOf(account string, r poller.Rejection) *event.Rejected {
+	return &event.Rejected{
 		Envelope: event.Envelope{
-			ID: id, Source: event.Source(p.cfg.Account), Type: event.RejectedType, Subject: r.ContactID, Time: r.Observed,
+			ID: event.RejectedEventID(account, r.ContactID, r.Record), Source: event.Source(account), Type: event.RejectedType, Subject: r.ContactID, Time: r.Observed,
 		},
 		Data: event.RejectedData{Reason: r.Reason, ContactID: r.ContactID, Record: r.Record},
 	}
+}
+
+// notice makes the message about a rejected record. A record that does not fit is left out.
+func (p *Publisher) notice(r poller.Rejection) *nats.Msg {
+	e := NoticeOf(p.cfg.Account, r)
 	msg := &nats.Msg{
 		Subject: event.RejectedSubject(p.cfg.Prefix, p.cfg.Account),
-		Header:  nats.Header{event.HeaderID: {id}, event.HeaderContentType: {event.ContentType}},
+		Header:  nats.Header{event.HeaderID: {e.ID}, event.HeaderContentType: {event.ContentType}},
 		Data:    e.Encode(),
 	}
 	if sizeOf(msg) > p.limit() {

@@ -31,18 +31,23 @@ func (p *Publisher) Progress(ctx context.Context) (poller.Progress, error) {
 		return progress, err
 	}
 	if len(data) == 0 {
-		first, err := patiently(ctx, p, func() (*stored, error) {
-			return p.get(ctx, p.cfg.Stream, `{"seq":1,"next_by_subj":"`+p.events()+`"}`)
-		})
-		if err != nil || first == nil {
-			return progress, err
-		}
-		return poller.Progress{FirstMet: first.Time.UTC()}, nil
+		return p.firstProgress(ctx)
 	}
 	if err := json.Unmarshal(data, &progress); err != nil {
 		return poller.Progress{}, fmt.Errorf("key %s in bucket %s: %w", p.stateKey(keyProgress), StateBucket, err)
 	}
 	return progress, nil
+}
+
+// firstProgress is what the stream says of the progress where none was saved.
+func (p *Publisher) firstProgress(ctx context.Context) (poller.Progress, error) {
+	first, err := patiently(ctx, p, func() (*stored, error) {
+		return p.get(ctx, p.cfg.Stream, `{"seq":1,"next_by_subj":"`+p.events()+`"}`)
+	})
+	if err != nil || first == nil {
+		return poller.Progress{}, err
+	}
+	return poller.Progress{FirstMet: first.Time.UTC()}, nil
 }
 
 // SaveProgress replaces what was saved, as [poller.Ledger] demands. The first one to be saved replaces nothing: when another bridge has met the account

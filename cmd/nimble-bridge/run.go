@@ -23,12 +23,38 @@ import (
 )
 
 func (p *program) runCommand() *cobra.Command {
-	return &cobra.Command{
+	var d dryRun
+	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the bridge until SIGINT or SIGTERM (what happens without a command)",
-		Args:  noArguments,
-		RunE:  p.runBridge,
+		Long: `run polls the account and publishes what changes, until SIGINT or SIGTERM, on which it finishes what it is
+publishing (a second signal ends it at once).
+
+With --dry-run it reads the account and what is published of it, once, prints the events that it would publish now, and ends. It
+writes nothing: no stream, no event, no mark. It can run beside the bridge, and before the streams exist.`,
+		Example: `  nimble-bridge run
+  nimble-bridge run --dry-run
+  nimble-bridge run --dry-run --reconcile --json | jq -r .subject   # with the deletions that a comparison of everything finds`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !d.wanted {
+				if d.asJSON || d.reconcile {
+					return &usageError{errors.New("--json and --reconcile belong to --dry-run")}
+				}
+				return p.runBridge(cmd, args)
+			}
+			cfg, err := readConfig()
+			if err != nil {
+				return err
+			}
+			return p.dryRun(cmd.Context(), cfg, d)
+		},
 	}
+	flags := cmd.Flags()
+	flags.BoolVar(&d.wanted, "dry-run", false, "print what would be published now, and write nothing")
+	flags.BoolVar(&d.reconcile, "reconcile", false, "with --dry-run: compare the whole account as well, which finds deletions")
+	flags.BoolVar(&d.asJSON, "json", false, "with --dry-run: print one event a line, as it would be stored")
+	return cmd
 }
 
 // runBridge is the command run.
@@ -253,33 +279,39 @@ func (b *bridge) open(ctx context.Context, side *natsSide, account string) (*pub
 	return stream, err
 }
 
+// polling says how an account is polled.
+func (c *config) polling(log *zap.Logger) poller.Config {
+	settings := poller.Config{
+		Interval: c.Interval, Overlap: c.Overlap, PerPage: c.PerPage, Log: log,
+		ReconcileInterval: c.Reconcile, DeleteLimit: &poller.DeleteLimit{Count: c.DeleteLimit.count, Share: c.DeleteLimit.share},
+	}
+	// For the poller, zero is the default.
+	if c.Overlap == 0 {
+		settings.Overlap = -1
+	}
+	if c.Reconcile == 0 {
+		settings.ReconcileInterval = -1
+	}
+	return settings
+}
+
 func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.Poller, error) {
-	overlap := b.cfg.Overlap
-	if overlap == 0 {
-		overlap = -1 // For the poller, zero is the default.
+	settings := b.cfg.polling(b.log)
+	settings.Published = func(changes []poller.Change) {
+		b.alive()
+		b.metrics.published(changes)
+		b.fitMemory()
 	}
-	reconcile := b.cfg.Reconcile
-	if reconcile == 0 {
-		reconcile = -1
+	settings.Polled = func(r poller.PollResult) {
+		b.alive()
+		b.metrics.polled(r)
+		b.fitMemory()
 	}
-	return poller.New(source, ledger, poller.Config{
-		Interval: b.cfg.Interval, Overlap: overlap, PerPage: b.cfg.PerPage, Log: b.log,
-		ReconcileInterval: reconcile, DeleteLimit: &poller.DeleteLimit{Count: b.cfg.DeleteLimit.count, Share: b.cfg.DeleteLimit.share},
-		Published: func(changes []poller.Change) {
-			b.alive()
-			b.metrics.published(changes)
-			b.fitMemory()
-		},
-		Polled: func(r poller.PollResult) {
-			b.alive()
-			b.metrics.polled(r)
-			b.fitMemory()
-		},
-		Reconciled: func(r poller.ReconcileResult) {
-			b.alive()
-			b.metrics.reconciled(r)
-		},
-	})
+	settings.Reconciled = func(r poller.ReconcileResult) {
+		b.alive()
+		b.metrics.reconciled(r)
+	}
+	return poller.New(source, ledger, settings)
 }
 
 // fitMemory bounds the memory of a process that has the server in it by the size of the account.
