@@ -25,6 +25,8 @@ type Config struct {
 	Stream string
 	// Prefix is what the subjects of events start with. Defaults to "nimble".
 	Prefix string
+	// Bucket is the key-value bucket with each contact's latest event, which [Bootstrap] reads. Defaults to "nimble-contacts".
+	Bucket string
 	// Filter chooses among the contact events. Its zero value takes all of them.
 	Filter Filter
 	// From says where a durable that does not exist yet begins. Its zero value is [All]. One that exists goes on where it is.
@@ -90,6 +92,7 @@ func Sequence(sequence uint64) From {
 const (
 	defaultStream       = "NIMBLE"
 	defaultPrefix       = "nimble"
+	defaultBucket       = "nimble-contacts"
 	defaultDeadLetters  = "nimble-dead"
 	defaultConcurrency  = 8
 	defaultMaxPending   = 4096
@@ -106,6 +109,7 @@ const (
 func (c Config) withDefaults() Config {
 	c.Stream = cmp.Or(c.Stream, defaultStream)
 	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
+	c.Bucket = cmp.Or(c.Bucket, defaultBucket)
 	c.DeadLetters = cmp.Or(c.DeadLetters, defaultDeadLetters)
 	c.Concurrency = cmp.Or(c.Concurrency, defaultConcurrency)
 	c.MaxPending = cmp.Or(c.MaxPending, defaultMaxPending)
@@ -136,6 +140,7 @@ func (c *Config) check() error {
 	}
 	want(name.MatchString(c.Durable), "Durable is %q, want a name of letters, digits, - and _", c.Durable)
 	want(name.MatchString(c.Stream), "Stream is %q, want a name of letters, digits, - and _", c.Stream)
+	want(name.MatchString(c.Bucket), "Bucket is %q, want a name of letters, digits, - and _", c.Bucket)
 	want(name.MatchString(c.DeadLetters), "DeadLetters is %q, want a name of letters, digits, - and _", c.DeadLetters)
 	want(event.ValidPrefix(c.Prefix), "Prefix is %q, want tokens of letters, digits, - and _ with dots between", c.Prefix)
 	want(c.Stream != c.DeadLetters && strings.SplitN(c.Prefix, ".", 2)[0] != c.DeadLetters,

@@ -8,7 +8,7 @@
 //	})
 //
 // [Run] returns when ctx ends. Started again with the same Durable, in the same or another process, it goes on where it was. Which events it gets, and how patiently they are
-// tried, is in [Config].
+// tried, is in [Config]. Who needs the present state first, and then every change, calls [Bootstrap] before Run.
 //
 // # What it promises
 //
@@ -40,6 +40,27 @@
 // has ended.
 //
 // Tries are counted by the process that makes them. A restart begins them anew, so that nothing is given up because of restarts.
+//
+// # The present state, and then every change
+//
+// The bucket has the latest event of each contact, and the stream all of them, for as long as it keeps them. Neither alone is enough: the bucket has no history, the stream may have dropped its
+// beginning, and what happens while one is read must not be lost on the way to the other. [Bootstrap] does the following, which works in any language:
+//
+//  1. If the durable exists, the state was read before: go on with step 6.
+//  2. Look up the last entry of the bucket (the last message of the stream KV_<bucket> on $KV.<bucket>.>), and note its sequence there and, from the header Nats-Stream-Source,
+//     "<stream> <sequence> …", its sequence S in the event stream. In an empty bucket S is 0.
+//  3. Read the bucket, not key by key but as a stream, with an ordered consumer on KV_<bucket>, until a message has come that is not before the noted one and says that none are pending.
+//     Store each contact unless a revision at least as high is stored. An entry with the header KV-Operation: DEL is a deleted contact: note it as such, with its revision.
+//  4. If the event stream begins after S+1, it may have dropped events since step 2. If the bucket's last entry is another one than then, go back to step 2.
+//  5. Create the durable on the event stream with the start sequence S+1 (and look at step 4 once more). If the stream's event at S has another id than the bucket's noted entry, or there is none because the stream ends before S, the
+//     stream has lost its end in a power failure: start at its beginning instead.
+//  6. Consume. Pass over an event whose revision is not higher than what is stored of its contact; take any other.
+//
+// Why nothing is missed: NATS fills the bucket from the stream in order, so at step 2 it has the effect of every event up to S, and each contact that it had then is read in step 3, at that revision or
+// a later one. Everything after S comes from the stream. Why nothing is taken twice: what the bucket had beyond S comes from the stream again, and is known by its revision. A bucket that
+// is late, which happens to clusters after the loss of a node, only makes S smaller. For a contact that is stored, the next event that is not passed over has the next
+// revision; if it has a higher one, the stream has dropped some before they were consumed: the contact in it is right all the same, but a deletion may have been among what was
+// dropped of other contacts. A consumer that was away for longer than the stream keeps events calls [Forget], reads the state again, and removes what was not in it.
 //
 // # What is written
 //

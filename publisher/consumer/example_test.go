@@ -40,6 +40,40 @@ func ExampleRun() {
 	// <nil>
 }
 
+// A service that keeps a copy of the contacts: first as they are, then each change.
+func ExampleBootstrap() {
+	js, stop := exampleStream()
+	defer stop()
+
+	revisions := make(map[string]uint64) // In a database, beside the contacts.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	store := func(_ context.Context, d *consumer.Delivery) error {
+		id, data := d.Event.Subject, d.Event.Data
+		if data.Revision <= revisions[id] {
+			return nil // Known already.
+		}
+		revisions[id] = data.Revision
+		if d.Event.Verb() == event.Deleted {
+			fmt.Println("remove", id)
+			return nil
+		}
+		fmt.Printf("store %s: %s, revision %d\n", id, data.Summary.Name, data.Revision)
+		return nil
+	}
+	cfg := consumer.Config{Durable: "copy", Concurrency: 1} // More than one at a time needs a database, or a lock.
+	if err := consumer.Bootstrap(ctx, js, cfg, store); err != nil {
+		fmt.Println(err)
+		return
+	}
+	cancel() // A service would go on.
+	if err := consumer.Run(ctx, js, cfg, store); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// store 5049fb849b85f669e40000dc: Tomasz Brandt, revision 1
+}
+
 // What a handler's errors mean.
 func ExamplePermanent() {
 	js, stop := exampleStream()
@@ -80,6 +114,10 @@ func exampleStream() (js jetstream.JetStream, stop func()) {
 	must(err)
 	_, err = p.Append(ctx, []poller.Change{{Kind: poller.Created, Contact: contact, Fingerprint: fingerprint, Revision: 1, FoundBy: poller.FoundByPoll}})
 	must(err)
+	for behind := uint64(1); behind > 0; { // The server fills the bucket a moment later.
+		behind, err = p.BucketBehind(ctx)
+		must(err)
+	}
 	return p.JetStream(), func() {
 		conn.Close()
 		srv.Shutdown()

@@ -82,7 +82,7 @@ type runner struct {
 
 // setUp finds the streams and creates or updates the durables. It tries again for as long as there is no answer.
 func (r *runner) setUp(ctx context.Context) ([]*source, error) {
-	pauses := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	pauses := newPauses()
 	for {
 		sources, err := r.trySetUp(ctx)
 		if err == nil || !unanswered(err) || r.nc.IsClosed() {
@@ -95,6 +95,11 @@ func (r *runner) setUp(ctx context.Context) ([]*source, error) {
 		case <-time.After(pauses.NextBackOff()):
 		}
 	}
+}
+
+// newPauses returns the pauses between attempts to reach the server.
+func newPauses() backoff.BackOff {
+	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 }
 
 func (r *runner) trySetUp(ctx context.Context) ([]*source, error) {
