@@ -52,6 +52,8 @@ type Connection struct {
 	mu     sync.Mutex
 	last   error
 	lastAt time.Time
+	// deaf is why no answer can be received on this connection. The server says so once, to the first subscription, and all later answers miss it too.
+	deaf error
 	// lost is closed when the connection is lost, and replaced then.
 	lost chan struct{}
 }
@@ -150,6 +152,9 @@ func (c *Connection) complaint(what string, err error) {
 	c.mu.Lock()
 	again := c.last != nil && c.last.Error() == err.Error()
 	c.last, c.lastAt = err, time.Now()
+	if errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `Subscription to "`+InboxPrefix) {
+		c.deaf = err
+	}
 	c.mu.Unlock()
 	if again {
 		c.log.Debug(what, zap.Error(err))
@@ -160,7 +165,7 @@ func (c *Connection) complaint(what string, err error) {
 
 func (c *Connection) connected(what string, nc *nats.Conn) {
 	c.mu.Lock()
-	c.last = nil
+	c.last, c.deaf = nil, nil
 	c.mu.Unlock()
 	c.log.Info(what, zap.String("server", nc.ConnectedServerName()), zap.String("version", nc.ConnectedServerVersion()))
 }
@@ -247,16 +252,20 @@ func (c *Connection) request(ctx context.Context, msg *nats.Msg, timeout time.Du
 // was found missing since the call began, or the servers that are away.
 func (c *Connection) Explain(err error, began time.Time) error { return c.explain(err, began) }
 
-// explain makes sense of a call that got no answer: a permission that was found missing since it began is the reason.
+// explain makes sense of a call that got no answer, or of a batch that did not arrive as a whole: a permission that was found missing since it began is the
+// reason.
 func (c *Connection) explain(err error, began time.Time) error {
-	if !unanswered(err) {
+	if !unanswered(err) && apiCode(err) != codeBatchIncomplete {
 		return err
 	}
 	c.mu.Lock()
-	last, at := c.last, c.lastAt
+	last, at, deaf := c.last, c.lastAt, c.deaf
 	c.mu.Unlock()
-	if last != nil && !at.Before(began) && errors.Is(last, nats.ErrPermissionViolation) {
+	switch {
+	case last != nil && !at.Before(began) && errors.Is(last, nats.ErrPermissionViolation):
 		return &PermissionError{Err: last}
+	case deaf != nil:
+		return &PermissionError{Err: deaf}
 	}
 	if !c.nc.IsConnected() {
 		return c.unreachable()

@@ -181,6 +181,7 @@ const (
 	codeStoreFailed          jetstream.ErrorCode = 10077
 	codeSealed               jetstream.ErrorCode = 10109
 	codeAtomicDisabled       jetstream.ErrorCode = 10174
+	codeBatchIncomplete      jetstream.ErrorCode = 10176
 	codeOffline              jetstream.ErrorCode = 10194
 	codeBatchTooLarge        jetstream.ErrorCode = 10199
 	codeBatchDuplicate       jetstream.ErrorCode = 10201

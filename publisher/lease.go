@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,6 +24,9 @@ type Lease struct {
 	kv     jetstream.KeyValue
 	holder string
 	ttl    time.Duration
+
+	mu  sync.Mutex
+	err error
 }
 
 // Lease returns the lease on the publisher's account, to be held in the name of holder, which is shown to people and has to differ from bridge to
@@ -45,11 +49,12 @@ func (p *Publisher) Lease(ctx context.Context, holder string, ttl time.Duration)
 func (l *Lease) Run(ctx context.Context, lead func(ctx context.Context) error, standby func(holder string)) error {
 	for ctx.Err() == nil {
 		sequence, holder, err := l.acquire(ctx)
+		l.note(err)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			l.p.log.Warn("leader lease not read; trying again", zap.String("key", l.key()), zap.Error(err))
+			l.p.log.Warn("leader lease neither taken nor seen with another; trying again", zap.String("key", l.key()), zap.Error(err))
 			l.wait(ctx, l.ttl/3)
 			continue
 		case sequence == 0:
@@ -65,6 +70,19 @@ func (l *Lease) Run(ctx context.Context, lead func(ctx context.Context) error, s
 		}
 	}
 	return nil
+}
+
+// Err is what keeps [Lease.Run] from finding out who leads; nil while that is known. Run goes on trying.
+func (l *Lease) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func (l *Lease) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
 }
 
 // acquire tries to take the lease. It returns the sequence of our own entry, or 0 and who holds it.
@@ -89,9 +107,10 @@ func (l *Lease) acquire(ctx context.Context) (sequence uint64, holder string, er
 func (l *Lease) write(ctx context.Context, holder string, last uint64) (uint64, error) {
 	msg := &nats.Msg{Subject: l.subject(), Data: []byte(holder), Header: nats.Header{}}
 	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	began := time.Now()
 	ack, err := l.p.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(l.ttl), jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
 	if err != nil {
-		return 0, err
+		return 0, l.p.meaning(l.p.conn.explain(err, began), stateObject.title)
 	}
 	return ack.Sequence, nil
 }

@@ -227,16 +227,18 @@ func (p *Publisher) consume(ctx context.Context, stream, filter string, from uin
 	}
 	request := []byte(`{"batch":` + strconv.Itoa(scanBatch) + `,"no_wait":true}`)
 	subject := apiPrefix + "CONSUMER.MSG.NEXT." + stream + "." + info.Name
+	var asked time.Time
 	for delivered := uint64(0); ; {
 		// One request at a time: the server answers a second one, made while the first is open, with an error instead of messages.
 		if delivered%scanBatch == 0 {
+			asked = time.Now()
 			if err := p.nc.PublishRequest(subject, inbox, request); err != nil {
 				return reached, err
 			}
 		}
 		msg, err := p.next(ctx, sub)
 		if err != nil {
-			return reached, err
+			return reached, p.conn.explain(err, asked)
 		}
 		place, err := placeOf(msg)
 		if err != nil {
@@ -274,7 +276,7 @@ func (p *Publisher) next(ctx context.Context, sub *nats.Subscription) (*nats.Msg
 			break
 		}
 	}
-	return nil, fmt.Errorf("%w: no message came", errInterrupted)
+	return nil, fmt.Errorf("%w: no message came: %w", errInterrupted, nats.ErrTimeout)
 }
 
 // place is where a delivered message stands.
