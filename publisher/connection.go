@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -94,8 +95,10 @@ func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
 		nats.RetryOnFailedConnect(!cfg.FailFast),
 		// Without it a second refusal of the credentials closes the connection for good.
 		nats.IgnoreAuthErrorAbort(),
-		nats.ReconnectWait(wait),
-		nats.ReconnectJitter(wait/2, wait/2),
+		nats.CustomReconnectDelay(func(int) time.Duration {
+			c.attempted()
+			return wait + rand.N(wait/2+1)
+		}),
 		// Nothing is kept for later while disconnected: an event that may be stored at some unknown time is worse than an error now.
 		nats.ReconnectBufSize(-1),
 		nats.CustomInboxPrefix(InboxPrefix),
@@ -121,9 +124,9 @@ func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
 	case cfg.Creds != "":
 		opts = append(opts, nats.UserCredentials(cfg.Creds))
 	case cfg.NKeyFile != "":
-		nkey, err := nats.NkeyOptionFromSeed(cfg.NKeyFile)
+		nkey, err := nkeyOf(cfg.NKeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("nkey file %s: %w", cfg.NKeyFile, err)
+			return nil, err
 		}
 		opts = append(opts, nkey)
 	case cfg.UserInfo != nil:
@@ -142,6 +145,44 @@ func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
 		opts = append(opts, nats.ClientCert(cfg.TLSCert, cfg.TLSKey))
 	}
 	return opts, nil
+}
+
+// nkeyOf reads the file again for each signature, as a moment without it must not end the connection. Whose key it is NATS fixes for the connection's whole life.
+func nkeyOf(file string) (nats.Option, error) {
+	read := func() (is nats.Options, err error) {
+		option, err := nats.NkeyOptionFromSeed(file)
+		if err == nil {
+			err = option(&is)
+		}
+		if err != nil {
+			return is, fmt.Errorf("nkey file %s: %w", file, err)
+		}
+		return is, nil
+	}
+	first, err := read()
+	if err != nil {
+		return nil, err
+	}
+	return nats.Nkey(first.Nkey, func(nonce []byte) ([]byte, error) {
+		now, err := read()
+		if err != nil {
+			return nil, err
+		}
+		if now.Nkey != first.Nkey {
+			return nil, fmt.Errorf("nkey file %s holds another user's key than at the start; restart the bridge to use it", file)
+		}
+		return now.SignatureCB(nonce)
+	}), nil
+}
+
+// attempted is called before another attempt to reconnect. What the last one failed of, once there was a server at the other end, nobody else tells.
+func (c *Connection) attempted() {
+	c.mu.Lock()
+	nc := c.nc
+	c.mu.Unlock()
+	if nc != nil {
+		c.complaint("NATS not reached; trying again", nc.LastError())
+	}
 }
 
 // complaint remembers an error, and logs it unless it is just the last one again.

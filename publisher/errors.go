@@ -3,6 +3,7 @@ package publisher
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -21,14 +22,25 @@ type UnreachableError struct {
 // Error implements error.
 func (e *UnreachableError) Error() string {
 	fix := "check NATS_URL and that the server runs"
-	if errors.Is(e.Err, nats.ErrAuthorization) || errors.Is(e.Err, nats.ErrAuthExpired) || errors.Is(e.Err, nats.ErrAuthRevoked) {
+	switch {
+	case errors.Is(e.Err, nats.ErrAuthorization), errors.Is(e.Err, nats.ErrAuthExpired), errors.Is(e.Err, nats.ErrAuthRevoked):
 		fix = "check NATS_CREDS, NATS_NKEY, NATS_USER and NATS_PASSWORD, or NATS_TOKEN"
+	case aboutTLS(e.Err):
+		fix = "check NATS_TLS_CA, NATS_TLS_CERT and NATS_TLS_KEY, and whether the server speaks TLS"
 	}
 	return fmt.Sprintf("NATS is not reachable at %s: %v; %s", strings.Join(e.URLs, ", "), e.Err, fix)
 }
 
 // Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// aboutTLS tells whether server and client do not come to terms about encryption, or about each other's certificates.
+func aboutTLS(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return true // What crypto/tls makes of the server's word, "certificate required" for instance.
+	}
+	return errors.Is(err, nats.ErrTLS) || errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired)
+}
 
 // ServerTooOldError says that the server lacks what the bridge's promises rest on.
 type ServerTooOldError struct {

@@ -45,7 +45,7 @@ func TestEveryMissingPermissionIsNamed(t *testing.T) {
 		return err
 	}
 	lease := func(ctx context.Context, p *publisher.Publisher) error {
-		l, err := p.Lease(ctx, "me", 0)
+		l, err := p.Lease(ctx, "me", time.Second)
 		if err != nil {
 			return err
 		}

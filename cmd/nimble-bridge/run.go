@@ -100,6 +100,7 @@ type bridge struct {
 	poller       *poller.Poller
 	nats         *natsSide
 	stream       *publisher.Publisher
+	claim        *publisher.Lease
 	// trouble is the failure of the last request to Nimble, if it failed, and since when they fail.
 	trouble      error
 	troubleSince time.Time
@@ -205,6 +206,7 @@ func (b *bridge) lease(ctx context.Context, side *natsSide, stream *publisher.Pu
 		lease, err = stream.Lease(ctx, b.name, 0)
 		return err
 	})
+	b.set(func() { b.claim = lease })
 	return lease, err
 }
 
@@ -485,7 +487,7 @@ func (b *bridge) requested(r nimble.RequestInfo) {
 // readiness tells whether the bridge does its job at this moment.
 func (b *bridge) readiness() readiness {
 	b.mu.Lock()
-	waiting, p, trouble, since, side := b.waiting, b.poller, b.trouble, b.troubleSince, b.nats
+	waiting, p, trouble, since, side, claim := b.waiting, b.poller, b.trouble, b.troubleSince, b.nats, b.claim
 	standby := b.leader != "" && b.leader != b.name
 	b.mu.Unlock()
 	unready := func(r reason, err error, since time.Time) readiness {
@@ -500,7 +502,14 @@ func (b *bridge) readiness() readiness {
 	}
 	status := p.Status()
 	if err := side.away(); err != nil {
-		return unready(natsUnreachable, err, status.LastSuccess)
+		r, _ := reasonOfNATS(err)
+		return unready(r, err, status.LastSuccess)
+	}
+	if claim != nil {
+		if err := claim.Err(); err != nil { // Nobody knows who polls.
+			r, _ := reasonOfNATS(err)
+			return unready(r, fmt.Errorf("leader lease: %w", err), status.LastSuccess)
+		}
 	}
 	switch {
 	case standby:
