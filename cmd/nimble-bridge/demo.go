@@ -35,6 +35,9 @@ func (p *program) demoCommand() *cobra.Command {
 		Long: `demo runs the bridge between a simulated Nimble account, in which somebody invented adds,
 edits and tags contacts, and a NATS server of its own, and prints the events that a
 plain subscriber receives. It ends when interrupted and leaves nothing behind.`,
+		Example: `  nimble-bridge demo
+  nimble-bridge demo --for 15s --contacts 500
+  nimble-bridge demo --events 20 --seed 7     # the same account and the same edits each time`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := d.check(); err != nil {

@@ -18,11 +18,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
-	"text/tabwriter"
 
-	"github.com/kelseyhightower/envconfig"
 	"github.com/spf13/cobra"
 )
 
@@ -51,14 +48,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := p.rootCommand()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
-	p.complain(err)
+	p.complain(err, cmd)
 	_, config := errors.AsType[configError](err)
 	_, usage := errors.AsType[*usageError](err)
 	if config || usage {
@@ -68,7 +62,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 // complain writes an error as users read it: what is wrong, and on the next line what to do.
-func (p *program) complain(err error) {
+func (p *program) complain(err error, cmd *cobra.Command) {
 	say := func(text, hint string) {
 		_, _ = fmt.Fprintf(p.stderr, "nimble-bridge: %s\n", text)
 		if hint != "" {
@@ -86,7 +80,10 @@ func (p *program) complain(err error) {
 		hint = hinted.hint
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
-		hint = `"nimble-bridge --help" lists the commands and variables`
+		hint = fmt.Sprintf("%q says how it is used", cmd.CommandPath()+" --help")
+		if !cmd.HasParent() {
+			hint = `"nimble-bridge --help" lists the commands and variables`
+		}
 	}
 	say(err.Error(), hint)
 }
@@ -108,7 +105,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		return &usageError{fmt.Errorf("there is no command %q", args[0])}
+		return unknownCommand(cmd, args[0])
 	}
 	return &usageError{fmt.Errorf("%s takes no argument, got %q", cmd.CommandPath(), args[0])}
 }
@@ -119,14 +116,18 @@ func (p *program) rootCommand() *cobra.Command {
 		Short: "Publish the changes of a Nimble CRM account as events on NATS JetStream",
 		Long: `nimble-bridge polls one Nimble CRM account and publishes each new, changed or
 existing contact as an event on NATS JetStream. Without a command it runs the bridge.
-
-Environment variables:
-` + variablesHelp(),
+It is configured by environment variables.`,
+		Example: `  nimble-bridge demo                                  # see it work, with nothing else
+  NIMBLE_API_KEY=… nimble-bridge check                # see whether it could run
+  NIMBLE_API_KEY=… NATS_URL=nats://nats:4222 nimble-bridge`,
 		Args:          noArguments,
 		RunE:          p.runBridge,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		p.runCommand(),
@@ -137,17 +138,6 @@ Environment variables:
 		p.versionCommand(),
 		p.healthcheckCommand(),
 	)
+	p.arrange(root)
 	return root
-}
-
-// variablesHelp is the table of variables for the help text.
-func variablesHelp() string {
-	var b strings.Builder
-	tabs := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	err := envconfig.Usagef("", new(config), tabs, "{{range .}}  {{usage_key .}}\t{{usage_default .}}\t{{usage_description .}}\n{{end}}")
-	if err != nil {
-		panic(err) // The template is a constant.
-	}
-	_ = tabs.Flush()
-	return b.String()
 }

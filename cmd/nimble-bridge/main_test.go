@@ -168,19 +168,27 @@ nimble-bridge: hint: set NATS_URL to your NATS server, or unset the others to us
 
 func TestWrongUsage(t *testing.T) {
 	const hint = "nimble-bridge: hint: \"nimble-bridge --help\" lists the commands and variables\n"
+	of := func(command string) string {
+		return "nimble-bridge: hint: \"nimble-bridge " + command + " --help\" says how it is used\n"
+	}
 	tests := []struct {
 		args string
 		want string
 	}{
+		{"chek", "nimble-bridge: there is no command \"chek\"; did you mean \"check\"?\n" + hint},
+		{"help chek", "nimble-bridge: there is no command \"chek\"; did you mean \"check\"?\n" + of("help")},
+		{"help simulate now", "nimble-bridge: nimble-bridge simulate has no command \"now\"\n" + of("help")},
+		{"completion tcsh", "nimble-bridge: nimble-bridge completion has no command \"tcsh\"; did you mean \"bash\"?\n" + of("completion")},
+		{"check --fast", "nimble-bridge: unknown flag: --fast\n" + of("check")},
 		{"serve", "nimble-bridge: there is no command \"serve\"\n" + hint},
-		{"run fast", "nimble-bridge: nimble-bridge run takes no argument, got \"fast\"\n" + hint},
+		{"run fast", "nimble-bridge: nimble-bridge run takes no argument, got \"fast\"\n" + of("run")},
 		{"--fast", "nimble-bridge: unknown flag: --fast\n" + hint},
-		{"demo --for soon", "nimble-bridge: invalid argument \"soon\" for \"--for\" flag: time: invalid duration \"soon\"\n" + hint},
-		{"demo --events -1", "nimble-bridge: --events is -1, want 0 or more\n" + hint},
-		{"demo --nats-addr here", "nimble-bridge: --nats-addr is \"here\", want host:port such as 127.0.0.1:4222\n" + hint},
-		{"simulate --addr nowhere", "nimble-bridge: --addr is \"nowhere\", want host:port such as 127.0.0.1:8090\n" + hint},
-		{"simulate --contacts -1", "nimble-bridge: --contacts is -1, want 0 to 16000000\n" + hint},
-		{"simulate --edits NaN", "nimble-bridge: --edits is NaN, want 0 to 10000 a second\n" + hint},
+		{"demo --for soon", "nimble-bridge: invalid argument \"soon\" for \"--for\" flag: time: invalid duration \"soon\"\n" + of("demo")},
+		{"demo --events -1", "nimble-bridge: --events is -1, want 0 or more\n" + of("demo")},
+		{"demo --nats-addr here", "nimble-bridge: --nats-addr is \"here\", want host:port such as 127.0.0.1:4222\n" + of("demo")},
+		{"simulate --addr nowhere", "nimble-bridge: --addr is \"nowhere\", want host:port such as 127.0.0.1:8090\n" + of("simulate")},
+		{"simulate --contacts -1", "nimble-bridge: --contacts is -1, want 0 to 16000000\n" + of("simulate")},
+		{"simulate --edits NaN", "nimble-bridge: --edits is NaN, want 0 to 10000 a second\n" + of("simulate")},
 	}
 	setenv(t, nil)
 	for _, tt := range tests {
@@ -226,6 +234,6 @@ func Example() {
 	fmt.Println("exit code", code)
 	// Output:
 	// nimble-bridge: invalid argument "many" for "--contacts" flag: strconv.ParseInt: parsing "many": invalid syntax
-	// nimble-bridge: hint: "nimble-bridge --help" lists the commands and variables
+	// nimble-bridge: hint: "nimble-bridge simulate --help" says how it is used
 	// exit code 2
 }

@@ -17,6 +17,9 @@ func (p *program) schemaCommand() *cobra.Command {
 		Long: `schema prints the JSON Schema (draft 2020-12) that every event on NATS satisfies. With
 --type it is about events of one type only, with --dataschema about what events carry as
 data. --asyncapi prints the AsyncAPI 3.0 document: subjects, messages, headers and schemas.`,
+		Example: `  nimble-bridge schema > event.schema.json
+  nimble-bridge schema --type updated
+  nimble-bridge schema --asyncapi > asyncapi.json`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			doc, err := schema.Event(), error(nil)

@@ -58,6 +58,8 @@ Which contacts an action is for says one of "id", "ids", "count", "share", "tagg
 
 Whoever reaches the address can do all this: it listens on this machine only unless --addr says
 otherwise. Pages of other sites are refused.`,
+		Example: `  nimble-bridge simulate --contacts 500 --edits 0.5
+  nimble-bridge simulate --addr 127.0.0.1:0 --import 10000 --lag 3s`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.check(); err != nil {

@@ -48,7 +48,10 @@ func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print version, commit, Go and NATS versions",
-		Args:  noArguments,
+		Long: `version prints the version and commit of this build, and the versions of Go, of the NATS client library and of the
+embedded NATS server in it.`,
+		Example: "  nimble-bridge version",
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			b := thisBuild()
 			_, err := fmt.Fprintf(p.stdout, "nimble-bridge %s\ncommit        %s\ngo            %s %s/%s\nnats client   %s\nnats server   %s (embedded)\n",
