@@ -37,7 +37,7 @@ func startOn(t *testing.T, account *nimbletest.Account, ledger poller.Ledger, cf
 	return startBetween(t, newClient(t, account), ledger, cfg)
 }
 
-func newClient(t *testing.T, account *nimbletest.Account) *nimble.Client {
+func newClient(t testing.TB, account *nimbletest.Account) *nimble.Client {
 	t.Helper()
 	client, err := nimble.NewClient("http://nimble.test", "test-key",
 		nimble.WithTransport(account.Transport()), nimble.WithRateLimit(1e6), nimble.WithoutRetry())

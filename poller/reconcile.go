@@ -411,6 +411,7 @@ func (p *Poller) reconciled(result ReconcileResult) {
 		p.reconcileAt = now.Add(min(p.cfg.ReconcileInterval, max(3*p.cfg.Interval, 30*time.Second)))
 	}
 	p.mu.Lock()
+	heldBefore := p.status.Reconciliation.Held
 	if result.Err == nil {
 		p.status.LastReconcile = now
 	}
@@ -434,7 +435,7 @@ func (p *Poller) reconciled(result ReconcileResult) {
 		p.log.Warn("reconciliation failed; it is tried again", append(facts, zap.Error(result.Err))...)
 	case result.Unlocated > 0:
 		p.log.Warn("reconciliation: Nimble counts other contacts than it lists, and nothing tells which", append(facts, zap.Int("unlocated", result.Unlocated))...)
-	case result.Differences > 0 || result.Held > 0:
+	case result.Differences > 0 || result.Held != heldBefore:
 		p.log.Info("reconciliation", facts...)
 	default:
 		p.log.Debug("reconciliation", facts...)

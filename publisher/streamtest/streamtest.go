@@ -43,6 +43,11 @@ func Read(ctx context.Context, js jetstream.JetStream, stream, prefix, account s
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", stream, err)
 	}
+	defer func() { // One that is left alone lives on for minutes, and counts against the server's limits.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name)
+	}()
 	var messages []Message
 	left := consumer.CachedInfo().NumPending
 	for left > 0 {
