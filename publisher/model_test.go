@@ -63,11 +63,11 @@ type setting struct {
 }
 
 var (
-	edits  = []string{"edit", "edit", "edit", "tag", "touch", "create", "create", "import", "delete", "rename", "future"}
+	edits  = []string{"edit", "edit", "edit", "tag", "touch", "create", "create", "import", "delete", "delete", "hide", "bring back", "rename", "future"}
 	clocks = []string{"advance", "advance", "advance"}
 	polls  = []string{
 		"poll", "poll", "poll", "poll", "poll both", "poll and crash", "publish and crash", "poll while editing", "poll while editing",
-		"poll and cut", "poll through a NATS restart",
+		"poll and cut", "poll through a NATS restart", "reconcile", "reconcile and crash",
 	}
 	faults = []string{"fault", "restart bridge", "restart NATS", "lose progress"}
 )
@@ -164,6 +164,7 @@ type world struct {
 	initial map[string]bool
 	had     map[string]bool
 	edits   int
+	gone    []string // In the order in which they went.
 }
 
 // bridge is one process: a connection, a publisher, a poller. A crash drops it.
@@ -239,6 +240,18 @@ func (w *world) do(s modelStep) {
 	case "delete":
 		if id, ok := w.pick(s.N); ok {
 			w.account.Delete(id)
+			w.gone = append(w.gone, id)
+		}
+	case "hide":
+		if id, ok := w.pick(s.N); ok {
+			w.account.Hide(id)
+			w.gone = append(w.gone, id)
+		}
+	case "bring back":
+		if len(w.gone) > 0 {
+			id := w.gone[s.N%len(w.gone)]
+			w.account.Restore(id)
+			w.account.Show(id)
 		}
 	case "future": // A record dated in the future, as a wrong clock makes them.
 		// Relative ranges do not show the future; there it takes a full compare.
@@ -267,6 +280,17 @@ func (w *world) do(s modelStep) {
 		w.loseProgress()
 	case "poll":
 		w.poll(s.B, crashNever)
+	case "reconcile", "reconcile and crash":
+		w.had["a reconciliation"] = true
+		b := w.bridge(s.B)
+		b.trap.arm(crashNever)
+		if s.What == "reconcile and crash" {
+			b.trap.arm(s.N)
+		}
+		if _, err := b.p.Reconcile(context.Background()); errors.Is(err, errCrash) {
+			w.had["a crash"] = true
+			w.drop(s.B)
+		}
 	case "poll both":
 		w.had["two bridges"] = true
 		var both sync.WaitGroup
@@ -391,7 +415,9 @@ func (w *world) bridge(i int) *bridge {
 		w.t.Fatalf("client: %v", err)
 	}
 	trap := &trap{Ledger: stream, Source: client, left: crashNever}
-	p, err := poller.New(trap, trap, poller.Config{Overlap: modelOverlap, PerPage: modelPerPage, Batch: 25})
+	p, err := poller.New(trap, trap, poller.Config{
+		Overlap: modelOverlap, PerPage: modelPerPage, Batch: 25, ConfirmAfter: time.Millisecond, DeleteLimit: &poller.DeleteLimit{Count: 1000, Share: 1},
+	})
 	if err != nil {
 		w.t.Fatalf("poller: %v", err)
 	}
@@ -465,6 +491,9 @@ func (w *world) settle() {
 		if err := b.p.Poll(context.Background()); err != nil {
 			continue
 		}
+		if _, err := b.p.Reconcile(context.Background()); err != nil {
+			w.t.Fatalf("reconciliation does not complete: %v", err)
+		}
 		complete++
 	}
 }
@@ -490,8 +519,13 @@ func (w *world) check() {
 	if err := errors.Join(streamtest.CheckHistory(messages), streamtest.CheckSchemas(messages), streamtest.CheckLatest(messages, contacts)); err != nil {
 		w.t.Fatalf("%v", err)
 	}
+	for id, m := range streamtest.Last(messages) {
+		if _, exists := contacts[id]; !exists && m.Event.Verb() != event.Deleted && len(contacts) > 0 {
+			w.t.Fatalf("contact %s is gone, and its last event is %s", id, m.Event.Verb())
+		}
+	}
 	for _, m := range messages {
-		if w.initial[m.Event.Subject] && m.Event.Verb() == event.Created {
+		if w.initial[m.Event.Subject] && m.Event.Verb() == event.Created && !m.Event.Data.Restored {
 			w.t.Fatalf("message %d: contact %s, which existed before the account was met, is called created", m.Sequence, m.Event.Subject)
 		}
 	}
