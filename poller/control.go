@@ -117,7 +117,7 @@ func (p *Poller) Run(ctx context.Context) error {
 		if p.cfg.ReconcileInterval > 0 && p.reconcileAt.Before(until) && p.failures == 0 {
 			until = later(p.reconcileAt, time.Now())
 		}
-		_ = p.rest(ctx, time.Until(until))
+		_ = p.idle(ctx, time.Until(until))
 	}
 	p.saveProgress(ctx, true)
 	return nil
@@ -125,7 +125,8 @@ func (p *Poller) Run(ctx context.Context) error {
 
 // reconcileDue tells whether it is time to reconcile, and makes sense.
 func (p *Poller) reconcileDue() bool {
-	return p.cfg.ReconcileInterval > 0 && p.table != nil && p.failures == 0 && !p.progress.SnapshotFinished.IsZero() && !time.Now().Before(p.reconcileAt)
+	due := p.reconcileAsked || p.cfg.ReconcileInterval > 0 && !time.Now().Before(p.reconcileAt)
+	return due && p.table != nil && p.failures == 0 && !p.progress.SnapshotFinished.IsZero()
 }
 
 // breathe is called before each request that is not a poll's own: it polls if a poll is due, and carries out orders. It returns an error when what is known was loaded
@@ -156,8 +157,13 @@ func (p *Poller) breathe(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// idle waits as rest does, and no longer when an order asks for something to be done now.
+func (p *Poller) idle(ctx context.Context, d time.Duration) error { return p.wait(ctx, d, true) }
+
 // rest waits, polling and carrying out orders meanwhile.
-func (p *Poller) rest(ctx context.Context, d time.Duration) error {
+func (p *Poller) rest(ctx context.Context, d time.Duration) error { return p.wait(ctx, d, false) }
+
+func (p *Poller) wait(ctx context.Context, d time.Duration, wakes bool) error {
 	end := time.Now().Add(d)
 	for {
 		now := time.Now()
@@ -170,10 +176,9 @@ func (p *Poller) rest(ctx context.Context, d time.Duration) error {
 			timer := time.NewTimer(wait)
 			select {
 			case o := <-orders:
-				due := p.pace.next
 				p.obey(ctx, o)
-				if p.pace.next.Before(due) || p.progress.Paused || p.reconcileDue() {
-					end = time.Now() // The order asked for something to be done now.
+				if wakes {
+					end = time.Now()
 				}
 			case <-timer.C:
 			case <-ctx.Done():
@@ -287,7 +292,7 @@ func (p *Poller) setPaused(ctx context.Context, paused bool) error {
 // ReconcileSoon has a reconciliation begin at once, beside the polls.
 func (p *Poller) ReconcileSoon(ctx context.Context) error {
 	return p.do(ctx, func(context.Context) error {
-		p.reconcileAt = time.Time{}
+		p.reconcileAsked = true
 		return nil
 	})
 }

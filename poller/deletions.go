@@ -270,7 +270,7 @@ func (p *Poller) ConfirmDeletions(ctx context.Context) (n int, err error) {
 			return nil
 		}
 		p.progress.Confirmed, p.progress.ConfirmedAt = n, toSecond(time.Now())
-		p.reconcileAt = time.Time{}
+		p.reconcileAsked = true
 		return p.save(ctx)
 	})
 	return n, err

@@ -138,16 +138,18 @@ type Poller struct {
 	polling bool
 
 	// absent are the known contacts that the listings do not show, unreadable the records that they show and nobody can read, with about when those were created.
-	absent      map[string]absence
-	unreadable  map[string]time.Time
-	bounds      bounds
-	maxCounted  int
-	listBelow   int
-	drift       drift
-	recent      *recent
-	reconcileAt time.Time
-	resyncAt    time.Time
-	sweptAt     time.Time
+	absent     map[string]absence
+	unreadable map[string]time.Time
+	bounds     bounds
+	maxCounted int
+	listBelow  int
+	drift      drift
+	recent     *recent
+	// reconcileAt is when the next reconciliation is due; reconcileAsked says that a person wants one now.
+	reconcileAt    time.Time
+	reconcileAsked bool
+	resyncAt       time.Time
+	sweptAt        time.Time
 	// distrust is how many reconciliations by listing the counts have to agree with before they are relied on.
 	distrust int
 
@@ -258,7 +260,7 @@ func (p *Poller) load(ctx context.Context) error {
 	clear(p.absent)
 	p.drift = drift{}
 	if progress.Held > 0 { // Which ones is found again, by the same means.
-		p.reconcileAt = time.Time{}
+		p.reconcileAsked = true
 	} else if due := progress.Agreed.Add(p.cfg.ReconcileInterval); !progress.Agreed.IsZero() && due.Before(p.reconcileAt) {
 		p.reconcileAt = due
 	}

@@ -73,6 +73,7 @@ func (p *Poller) Reconcile(ctx context.Context) (ReconcileResult, error) {
 	outer := p.pass
 	p.pass = pass{foundBy: FoundByReconcile, published: make(map[Kind]int)}
 	defer func() { p.pass = outer }()
+	p.reconcileAsked = false
 	r := &reconciliation{began: time.Now()}
 	agreed, err := p.reconcile(ctx, r)
 	for err != nil && p.ladder.withoutCreated(err) {

@@ -476,3 +476,32 @@ func TestPauseOutlivesTheProcess(t *testing.T) {
 		}
 	})
 }
+
+// TestOrdersDoNotShortenTheConfirmation steers the poller while a missing contact waits to be asked for again.
+func TestOrdersDoNotShortenTheConfirmation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(50))
+		ledger := newMemory()
+		p := start(t, account, ledger, poller.Config{Interval: 10 * time.Second, ConfirmAfter: 20 * time.Second})
+		account.ResetRequests()
+		account.Delete(account.IDs()[5])
+		for range 60 {
+			pass(time.Second)
+			if err := p.ReconcileSoon(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var asked []time.Time
+		for _, r := range account.Requests() {
+			if r.Path == "/api/v1/contact" {
+				asked = append(asked, r.Time)
+			}
+		}
+		if len(asked) != 2 || asked[1].Sub(asked[0]) < 20*time.Second {
+			t.Errorf("asked for the contact at %v, want twice, 20s apart", asked)
+		}
+		if got := ledger.count(poller.Deleted); got != 1 {
+			t.Errorf("%d deletions published, want 1", got)
+		}
+	})
+}
