@@ -3,6 +3,7 @@
 //	nimble-bridge          run the bridge, configured by environment variables
 //	nimble-bridge check    see whether it could run
 //	nimble-bridge demo     see it work, with a simulated account and an embedded server
+//	nimble-bridge audit    keep an append-only, hash-chained log of all events, or prove one
 //	nimble-bridge simulate serve the simulated account, for developing consumers
 //	nimble-bridge schema   print the JSON Schema of the events, or the AsyncAPI document
 //	nimble-bridge version  print versions
@@ -133,6 +134,7 @@ It is configured by environment variables.`,
 		p.runCommand(),
 		p.checkCommand(),
 		p.demoCommand(),
+		p.auditCommand(),
 		p.simulateCommand(),
 		p.eraseCommand(),
 		p.schemaCommand(),

@@ -74,7 +74,7 @@ func Run(ctx context.Context, conn *publisher.Connection, cfg Config, log *zap.L
 	}
 	a := &auditor{conn: conn, js: js, cfg: cfg, w: w, log: log.With(zap.String("stream", cfg.Stream)), reported: time.Now()}
 	defer func() {
-		a.log.Info("audit stopped", zap.Uint64("seq", w.position), zap.Stringer("hash", w.head), zap.String("file", w.name))
+		a.log.Info("audit stopped", zap.Uint64("seq", w.certain.position), zap.Stringer("hash", w.certain.head))
 	}()
 	return a.run(ctx)
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,8 +48,8 @@ func compare(ctx context.Context, opts VerifyOptions, first file) (*comparison, 
 	c := &comparison{gone: make(map[string]goneEvent), deleted: make(map[string]uint64)}
 	c.same.Name, c.reach.Name = "stream", "end"
 	if opts.Conn == nil {
-		c.same.skip("not compared with NATS")
-		c.reach.skip("not compared with NATS: lines cut off at the end would not be noticed")
+		c.same.skip("not compared: %s", cmp.Or(opts.Alone, "there is no connection to NATS"))
+		c.reach.skip("not compared, so that lines cut off at the end would not be noticed")
 		return c, nil
 	}
 	js, err := jetstream.New(opts.Conn.NATS())
@@ -251,6 +252,7 @@ func (c *comparison) end(ctx context.Context, v *verifier) error {
 
 func (c *comparison) close() {
 	if c.reader != nil {
+		c.reader.release()
 		c.reader.iterator.Stop()
 	}
 }
@@ -261,6 +263,8 @@ type reader struct {
 	stream   string
 	last     uint64
 	done     bool
+	// release ends the watch over the context.
+	release func() bool
 }
 
 // patience is how long the next message may take while there is one.
@@ -282,6 +286,7 @@ func (c *comparison) read(ctx context.Context) error {
 	if c.reader.iterator, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxBatch, max(pullBytes, 2*int(a.conn.NATS().MaxPayload())))); err != nil {
 		return fmt.Errorf("reading stream %s: %w", a.cfg.Stream, err)
 	}
+	c.reader.release = context.AfterFunc(ctx, c.reader.iterator.Stop)
 	return nil
 }
 
@@ -291,6 +296,9 @@ func (r *reader) read(ctx context.Context) (*message, error) {
 		return nil, ctx.Err()
 	}
 	msg, err := r.iterator.Next(jetstream.NextMaxWait(patience))
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading stream %s: %w", r.stream, err)
 	}

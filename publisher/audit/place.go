@@ -47,7 +47,7 @@ func (a *auditor) open(ctx context.Context) (jetstream.Stream, *jetstream.Stream
 	stream, err := a.js.Stream(limited, a.cfg.Stream)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil, nil, &publisher.MissingError{Object: "stream " + a.cfg.Stream}
+		return nil, nil, fmt.Errorf("stream %s does not exist; start the bridge, which makes it, or set NATS_STREAM", a.cfg.Stream)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return nil, nil, &publisher.NoJetStreamError{Err: err}
 	case err != nil:

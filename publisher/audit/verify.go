@@ -16,8 +16,9 @@ import (
 type VerifyOptions struct {
 	// Dir is the folder of the log. Somebody may be writing to it.
 	Dir string
-	// Conn is the connection to NATS; nil: the log is verified against itself and the anchors only.
-	Conn *publisher.Connection
+	// Conn is the connection to NATS; nil: the log is verified against itself and the anchors only, and Alone says why, for the report.
+	Conn  *publisher.Connection
+	Alone string
 	// Stream is the event stream; empty: the one that the log names.
 	Stream string
 	// Durable is the name of the auditor's consumer; empty: "audit-" and the log's own id.

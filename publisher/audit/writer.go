@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,6 +63,11 @@ type writer struct {
 	head Hash
 	// position is the last sequence of the stream that the log speaks of.
 	position uint64
+	// certain is what of that is on the disk.
+	certain struct {
+		head     Hash
+		position uint64
+	}
 	// last is the last message in the file, by which the stream is recognised.
 	last   known
 	failed error
@@ -96,6 +102,7 @@ func openWriter(opts writerOptions, log *zap.Logger) (w *writer, err error) {
 		w.close()
 		return nil, err
 	}
+	w.certain.head, w.certain.position = w.head, w.position
 	w.compressClosed()
 	return w, nil
 }
@@ -397,6 +404,7 @@ func (w *writer) commit() error {
 		return w.fail(err)
 	}
 	w.buf = w.buf[:0]
+	w.certain.head, w.certain.position = w.head, w.position
 	return nil
 }
 
@@ -415,6 +423,9 @@ func (w *writer) finish() error {
 
 func (w *writer) fail(err error) error {
 	if w.failed == nil {
+		if failed, ok := errors.AsType[*fs.PathError](err); ok {
+			err = fmt.Errorf("%s: %w", failed.Op, failed.Err) // The file is named already.
+		}
 		w.failed = &WriteError{Dir: w.opts.dir, File: w.name, Err: err}
 	}
 	return w.failed
