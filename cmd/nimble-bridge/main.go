@@ -4,6 +4,7 @@
 //	nimble-bridge check    see whether it could run
 //	nimble-bridge demo     see it work, with a simulated account and an embedded server
 //	nimble-bridge audit    keep an append-only, hash-chained log of all events, or prove one
+//	nimble-bridge tail     watch the events on NATS
 //	nimble-bridge simulate serve the simulated account, for developing consumers
 //	nimble-bridge schema   print the JSON Schema of the events, or the AsyncAPI document
 //	nimble-bridge version  print versions
@@ -135,6 +136,7 @@ It is configured by environment variables.`,
 		p.checkCommand(),
 		p.demoCommand(),
 		p.auditCommand(),
+		p.tailCommand(),
 		p.simulateCommand(),
 		p.eraseCommand(),
 		p.schemaCommand(),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -20,6 +21,10 @@ import (
 type view struct {
 	color bool
 	zone  *time.Location
+	// single puts each event on one line that stands for itself, with the date and the contact's id, for programs that work line by line.
+	single bool
+	// ids adds the contact's id.
+	ids bool
 }
 
 // The colours of a terminal, by what they are for.
@@ -40,26 +45,111 @@ func (v view) paint(color, text string) string {
 	return color + text + plain
 }
 
-// event returns an event in one line, and one more for each change.
+// event returns an event in one line, and one more for each change unless all have to be on one.
 func (v view) event(e *event.Event) string {
 	verb := e.Verb()
 	color := map[event.Verb]string{event.Snapshot: blue, event.Created: green, event.Updated: yellow, event.Deleted: red}[verb]
+	word := string(verb)
+	switch {
+	case e.Data.Restored:
+		word = "restored"
+	case e.Data.Erased:
+		word = "erased"
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s  %s", v.paint(dim, e.Data.Observed.In(v.zone).Format("15:04:05")), v.paint(color, fmt.Sprintf("%-8s", verb)), v.paint(bold, who(e)))
-	if detail := about(e); detail != "" {
+	b.WriteString(v.head(e.Data.Observed, color, word))
+	if v.single {
+		b.WriteString("  " + printable(e.Subject))
+	}
+	b.WriteString("  " + v.paint(bold, who(e)))
+	for _, detail := range about(e) {
 		b.WriteString("  " + detail)
 	}
-	if e.Data.Reason != "" {
-		b.WriteString("  " + printable(e.Data.Reason))
+	b.WriteString(v.paint(dim, fmt.Sprintf("  #%d", e.Data.Revision)))
+	if v.ids && !v.single {
+		b.WriteString(v.paint(dim, "  "+printable(e.Subject)))
 	}
-	b.WriteString(v.paint(dim, fmt.Sprintf("  #%d", e.Data.Revision)) + "\n")
-	for _, key := range slices.Sorted(maps.Keys(e.Data.Changes)) {
+	for i, key := range slices.Sorted(maps.Keys(e.Data.Changes)) {
 		change := e.Data.Changes[key]
-		name := strings.TrimPrefix(key, "fields.")
-		fmt.Fprintf(&b, "                      %s  %s %s %s\n", fmt.Sprintf("%-12s", printable(name)),
-			v.paint(red, words(key, change.Before)), v.paint(dim, "→"), v.paint(green, words(key, change.After)))
+		name := printable(strings.TrimPrefix(key, "fields."))
+		before, after := v.paint(red, words(key, change.Before)), v.paint(green, words(key, change.After))
+		switch {
+		case !v.single:
+			fmt.Fprintf(&b, "\n                      %-12s  %s %s %s", name, before, v.paint(dim, "→"), after)
+		case i == 0:
+			fmt.Fprintf(&b, "  %s: %s → %s", name, before, after)
+		default:
+			fmt.Fprintf(&b, "; %s: %s → %s", name, before, after)
+		}
 	}
-	return b.String()
+	return b.String() + "\n"
+}
+
+// head begins each line: when, and what happened.
+func (v view) head(at time.Time, color, word string) string {
+	clock := at.In(v.zone).Format("15:04:05")
+	if v.single {
+		clock = at.UTC().Format(time.RFC3339)
+	}
+	return v.paint(dim, clock) + "  " + v.paint(color, fmt.Sprintf("%-8s", word))
+}
+
+// day separates the events of one day from those of the day before, where the lines have no date.
+func (v view) day(at time.Time) string {
+	return v.paint(dim, at.In(v.zone).Format("── Monday, 2 January 2006 ──")) + "\n"
+}
+
+// receipt returns the receipt of a reconciliation.
+func (v view) receipt(e *event.Reconciled) string {
+	text := counted(e.Data.Contacts, "contact") + " in Nimble and in the stream, in agreement"
+	if e.Data.DifferencesFound > 0 {
+		text += " after " + counted(e.Data.DifferencesFound, "difference")
+	}
+	how := counted(e.Data.Requests, "request")
+	switch e.Data.Method {
+	case "count":
+		how += ", by counting"
+	case "list":
+		how += ", by listing"
+	}
+	if since := e.Data.Since; !since.IsZero() {
+		how += ", since " + since.In(v.zone).Format("2 Jan 15:04:05")
+	}
+	return v.head(e.Time, blue, "receipt") + "  " + text + v.paint(dim, "  ("+how+")") + "\n"
+}
+
+// rejected returns the notice of a record that cannot be understood.
+func (v view) rejected(e *event.Rejected) string {
+	which := "a record without an id"
+	if e.Data.ContactID != "" {
+		which = printable(e.Data.ContactID)
+	}
+	return v.head(e.Time, red, "rejected") + "  " + v.paint(bold, which) + "  " + printable(e.Data.Reason) + "\n"
+}
+
+// message returns any message of the bridge.
+func (v view) message(m event.Message) string {
+	switch m := m.(type) {
+	case *event.Event:
+		return v.event(m)
+	case *event.Reconciled:
+		return v.receipt(m)
+	case *event.Rejected:
+		return v.rejected(m)
+	}
+	return "" // There are no others.
+}
+
+// counted is a number of things, with the thousands apart.
+func counted(n int, what string) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	if n != 1 {
+		what += "s"
+	}
+	return text + " " + what
 }
 
 // who names the contact.
@@ -67,19 +157,53 @@ func who(e *event.Event) string {
 	return printable(cmp.Or(e.Data.Summary.Name, e.Data.Summary.Company, first(e.Data.Summary.Emails), e.Subject))
 }
 
-// about is what else one would say of the contact, for events that show it for the first time.
-func about(e *event.Event) string {
-	if verb := e.Verb(); verb != event.Snapshot && verb != event.Created {
-		return ""
-	}
-	s := e.Data.Summary
-	var parts []string
-	for _, part := range []string{s.Title, s.Company, first(s.Emails), strings.Join(s.Tags, ", ")} {
-		if part != "" && part != s.Name {
-			parts = append(parts, printable(part))
+// about is what else one would say of the event, besides its changes.
+func about(e *event.Event) []string {
+	var details []string
+	switch e.Verb() {
+	case event.Snapshot, event.Created:
+		s := e.Data.Summary
+		var parts []string
+		for _, part := range []string{s.Title, s.Company, first(s.Emails), strings.Join(s.Tags, ", ")} {
+			if part != "" && part != s.Name {
+				parts = append(parts, printable(part))
+			}
+		}
+		if len(parts) > 0 {
+			details = append(details, strings.Join(parts, " · "))
+		}
+		switch {
+		case e.Data.Restored:
+			details = append(details, "back after it was deleted")
+		case e.Data.FoundBy == "resync":
+			details = append(details, "sent again, as asked")
+		}
+	case event.Updated:
+		if e.Data.FoundBy == "reconcile" {
+			details = append(details, "found by reconciliation")
+		}
+	case event.Deleted:
+		details = append(details, gone(e))
+		if merged := e.Data.MergedIntoCandidates; len(merged) > 0 {
+			details = append(details, "perhaps merged into "+printable(strings.Join(merged, " or ")))
 		}
 	}
-	return strings.Join(parts, " · ")
+	if e.Data.Truncated {
+		details = append(details, "too large for one message: the event has a part of it")
+	}
+	return details
+}
+
+// gone says why a contact is gone.
+func gone(e *event.Event) string {
+	reasons := map[string]string{"not_found": "no longer in Nimble", "forbidden": "no longer to be seen with this key"}
+	switch {
+	case e.Data.Erased && e.Data.Reason == "erased":
+		return "removed from NATS on request; Nimble still has it"
+	case e.Data.Erased:
+		return "removed from NATS on request"
+	}
+	return cmp.Or(reasons[e.Data.Reason], printable(e.Data.Reason))
 }
 
 func first(list []string) string {

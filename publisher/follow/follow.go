@@ -37,7 +37,7 @@ type Config struct {
 	// Subjects are the subjects to hand over, with wildcards; no two of them may overlap. None: all.
 	Subjects []string
 	From     From
-	// Stop ends the run when there is nothing left to read.
+	// Stop ends the run when there is nothing left to read. A stream that does not exist is an error then.
 	Stop bool
 	// Notice, if not nil, is told what happens beside the messages. It is called by Run's goroutine, as the handler is.
 	Notice func(Notice)
@@ -107,6 +107,8 @@ func Run(ctx context.Context, js jetstream.JetStream, cfg Config, handle func(*M
 			return nil
 		case js.Conn().IsClosed():
 			return nats.ErrConnectionClosed
+		case errors.Is(err, jetstream.ErrStreamNotFound) && cfg.Stop:
+			return err
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			f.absent()
 		case !f.begun && !f.missing && !errors.Is(err, errLost) && js.Conn().IsConnected():

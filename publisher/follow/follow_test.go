@@ -273,6 +273,10 @@ func TestSubjects(t *testing.T) {
 func TestStreamThatDoesNotExistYet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	err := follow.Run(t.Context(), w.js, follow.Config{Stream: "S", Stop: true}, func(*follow.Message) error { return nil })
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("Run to the end = %v, want %v", err, jetstream.ErrStreamNotFound)
+	}
 	v := watch(w, follow.Config{})
 	v.awaitNotice(follow.Absent)
 	w.makeStream()
