@@ -154,6 +154,15 @@ func (a *axis) cutNear(middle, lo, hi int, b bounds) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// after is the lower bound of a range that goes on where another one ends, so that what lies on the bound is in one of them: where the API counts it in neither, that is
+// a second earlier.
+func (a *axis) after(cut time.Time, b bounds) time.Time {
+	if b.known && !b.lower && !b.upper && a.in(cut.Unix()) > 0 {
+		return cut.Add(-time.Second)
+	}
+	return cut
+}
+
 // clear tells whether a second can be a bound of a range: what is known of bounds is known of times like those in it. A time of the
 // whole second itself, among times with fractions, may lie on the other side.
 func (a *axis) clear(s int64) bool {

@@ -66,7 +66,7 @@ func (p *Poller) ranges(ctx context.Context, r *reconciliation) ([]window, error
 		}
 		if ok && cut.After(from) {
 			ranges = append(ranges, window{nimble.Created, from, cut})
-			from = cut
+			from = a.after(cut, p.bounds)
 		}
 	}
 	return append(ranges, window{nimble.Created, from, forEver}), nil
@@ -120,7 +120,7 @@ func (p *Poller) locate(ctx context.Context, r *reconciliation, w window, counte
 	if !ok || !cut.After(w.from) || !cut.Before(w.to) {
 		return p.compareIDs(ctx, r, w)
 	}
-	before, after := window{w.field, w.from, cut}, window{w.field, cut, w.to}
+	before, after := window{w.field, w.from, cut}, window{w.field, p.axis(r).after(cut, p.bounds), w.to}
 	n, err := p.count(ctx, before)
 	if err != nil {
 		return err
@@ -131,10 +131,10 @@ func (p *Poller) locate(ctx context.Context, r *reconciliation, w window, counte
 	if err := p.locate(ctx, r, before, n); err != nil {
 		return err
 	}
-	if !p.bounds.known || p.axis(r).in(cut.Unix()) == 0 {
+	if !p.bounds.lower || !p.bounds.upper || p.axis(r).in(cut.Unix()) == 0 {
 		return p.locate(ctx, r, after, counted-n)
 	}
-	// Contacts lie on the bound: whether in both halves or in none, only another count tells.
+	// The contacts on the bound are in both halves: only another count tells how many are in the second.
 	if n, err = p.count(ctx, after); err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func TestEveryAPI(t *testing.T) {
 				if t.Failed() {
 					t.Logf("status before the overlap passed: %+v", p.Status())
 				}
-				pass(10 * time.Minute)
+				pass(4 * time.Minute)
 				checkTruth(t, account, ledger)
 				status := p.Status()
 				if status.Findings != tt.want || status.Err != nil {
