@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -292,6 +293,70 @@ func (c *Connection) request(ctx context.Context, msg *nats.Msg, timeout time.Du
 // Explain makes sense of a call on the connection that got no answer, for who makes such calls besides the publisher: the error names the permission that
 // was found missing since the call began, or the servers that are away.
 func (c *Connection) Explain(err error, began time.Time) error { return c.explain(err, began) }
+
+// Ask sends a request to a service and returns all answers to it: none comes any more when it has been quiet for a while after the first. The error is
+// [nats.ErrNoResponders] when nobody listens to the subject, a [*PermissionError] when it may not be used, and about time when nobody answers within patience.
+func (c *Connection) Ask(ctx context.Context, subject string, request []byte, patience, quiet time.Duration) ([]*nats.Msg, error) {
+	return c.ask(ctx, subject, request, math.MaxInt, patience, quiet)
+}
+
+// AskOne is Ask for the first answer.
+func (c *Connection) AskOne(ctx context.Context, subject string, request []byte, patience time.Duration) (*nats.Msg, error) {
+	answers, err := c.ask(ctx, subject, request, 1, patience, 0)
+	if err != nil {
+		return nil, err
+	}
+	return answers[0], nil
+}
+
+func (c *Connection) ask(ctx context.Context, subject string, request []byte, enough int, patience, quiet time.Duration) ([]*nats.Msg, error) {
+	inbox := c.nc.NewInbox()
+	sub, err := c.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // Fails only when the connection is gone, and the subscription with it.
+	before := c.nc.LastError()
+	if err := c.nc.PublishRequest(subject, inbox, request); err != nil {
+		return nil, err
+	}
+	// The server complains of a missing permission before it answers the ping in this.
+	if err := c.flush(ctx, patience); err != nil {
+		return nil, err
+	}
+	if after := c.nc.LastError(); after != before && errors.Is(after, nats.ErrPermissionViolation) { //nolint:errorlint // The same may be said again; whether it was counts.
+		return nil, &PermissionError{Err: after}
+	}
+	var answers []*nats.Msg
+	for wait := patience; len(answers) < enough; wait = quiet {
+		msg, err := next(ctx, sub, wait)
+		switch {
+		case ctx.Err() != nil:
+			return answers, ctx.Err()
+		case err != nil && len(answers) > 0:
+			return answers, nil
+		case err != nil:
+			return nil, err
+		case len(msg.Data) == 0 && msg.Header.Get("Status") == "503":
+			return nil, nats.ErrNoResponders
+		}
+		answers = append(answers, msg)
+	}
+	return answers, nil
+}
+
+func (c *Connection) flush(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return c.nc.FlushWithContext(ctx)
+}
+
+// next waits for a message.
+func next(ctx context.Context, sub *nats.Subscription, wait time.Duration) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
+}
 
 // explain makes sense of a call that got no answer, or of a batch that did not arrive as a whole: a permission that was found missing since it began is the
 // reason.

@@ -96,11 +96,19 @@ func (p Permission) String() string {
 // Permissions tries each permission that the bridge needs for this account. Nothing is stored: events and state are sent with the expectation of a stream of
 // another name, and requests that would change something name another stream than their subject does.
 func (i *Inspector) Permissions(ctx context.Context) ([]Permission, error) {
-	permissions := i.p.permissions()
+	return i.Try(ctx, i.p.permissions()...)
+}
+
+// Try finds out which of the permissions are denied. To try one to publish, a message is sent that no stream stores; subscribers get it.
+func (i *Inspector) Try(ctx context.Context, permissions ...Permission) ([]Permission, error) {
 	for at := range permissions {
 		p := &permissions[at]
 		p.Denied = true
-		for _, subject := range p.tries {
+		tries := p.tries
+		if tries == nil {
+			tries = []string{strings.NewReplacer("*", probe, ">", probe).Replace(p.Subject)}
+		}
+		for _, subject := range tries {
 			denied, err := i.denied(ctx, p.Subscribe, subject)
 			if err != nil {
 				return nil, err
@@ -121,7 +129,7 @@ const probe = "check"
 func (p *Publisher) permissions() []Permission {
 	var list []Permission
 	need := func(purpose, subject string) {
-		list = append(list, Permission{Subject: subject, Purpose: purpose, tries: []string{strings.ReplaceAll(subject, "*", probe)}})
+		list = append(list, Permission{Subject: subject, Purpose: purpose})
 	}
 	list = append(list, Permission{Subscribe: true, Subject: InboxPrefix + ".>", Purpose: "receiving answers", tries: []string{InboxPrefix + "." + probe + ".>"}})
 

@@ -504,12 +504,26 @@ func (c *checkup) permissions(ctx context.Context, i *publisher.Inspector, accou
 			blind = blind || p.Subscribe || strings.HasPrefix(p.Subject, "$JS.API.STREAM.INFO.") || strings.HasPrefix(p.Subject, "$JS.API.STREAM.MSG.GET.")
 		}
 	}
+	c.commands(ctx, i, account)
 	if len(denied) > 0 {
 		c.fail(checkPermissions, fmt.Errorf("denied: %s", strings.Join(denied, ", ")), "grant that to the bridge's NATS user")
 		return blind
 	}
 	c.pass(checkPermissions, "all %d that the bridge needs, each tried", len(all))
 	return false
+}
+
+// commands warns when the commands that steer a running bridge could not reach it.
+func (c *checkup) commands(ctx context.Context, i *publisher.Inspector, account string) {
+	tried, err := i.Try(ctx, publisher.Permission{Subscribe: true, Subject: endpointSubject(account, "*")}, publisher.Permission{Subscribe: true, Subject: "$SRV.>"})
+	if err != nil {
+		return // The other permissions have met the same error.
+	}
+	for _, p := range tried {
+		if p.Denied {
+			c.warn(checkPermissions, "grant that to the bridge's NATS user", "denied: %s; status, pause and the like will not reach the bridge", p)
+		}
+	}
 }
 
 // streams checks the shape of the streams.

@@ -199,6 +199,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	guarded := rawNATS(t, func(o *natsserver.Options) {
 		o.Users = []*natsserver.User{
 			{Username: "quiet", Password: "hush", Permissions: &natsserver.Permissions{Publish: &natsserver.SubjectPermission{Deny: []string{"nimble.*.contact.deleted.*", "nimble.*.contact.check.*"}}}},
+			{Username: "deaf", Password: "hush", Permissions: &natsserver.Permissions{Subscribe: &natsserver.SubjectPermission{Deny: []string{"$SRV.>"}}}},
 			{Username: "blind", Password: "hush", Permissions: &natsserver.Permissions{Publish: &natsserver.SubjectPermission{Deny: []string{"$JS.API.STREAM.>"}}}},
 		}
 	})
@@ -288,6 +289,10 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		{
 			name: "events of one kind are denied", env: []string{"NATS_URL", guarded.ClientURL(), "NATS_USER", "quiet", "NATS_PASSWORD", "hush"}, code: 1,
 			want: all(failed, checkPermissions), check: checkPermissions, reason: "denied: publish to nimble.acme.contact.deleted.*", fix: "grant",
+		},
+		{
+			name: "commands do not reach the bridge", env: []string{"NATS_URL", guarded.ClientURL(), "NATS_USER", "deaf", "NATS_PASSWORD", "hush"},
+			want: all(warned, checkPermissions), check: checkPermissions, reason: "denied: subscribe to $SRV.>", fix: "grant",
 		},
 		{
 			name: "streams may not be looked at", env: []string{"NATS_URL", guarded.ClientURL(), "NATS_USER", "blind", "NATS_PASSWORD", "hush"}, code: 1,

@@ -51,8 +51,8 @@ func readableTime(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
 	}
 }
 
-// isTerminal tells whether somebody is watching w.
-func isTerminal(w io.Writer) bool {
+// isTerminal tells whether somebody sits at the other end of w.
+func isTerminal(w any) bool {
 	if t, ok := w.(interface{ isTerminal() bool }); ok {
 		return t.isTerminal()
 	}

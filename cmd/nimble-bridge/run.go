@@ -150,7 +150,7 @@ func (b *bridge) run(ctx context.Context) (err error) {
 		return stopped(ctx, err)
 	}
 	defer side.close()
-	b.set(func() { b.nats = side })
+	b.set(func() { b.nats, b.name = side, bridgeName(side) })
 
 	client, err := nimble.NewClient(b.cfg.BaseURL, "", nimble.WithKeySource(b.cfg.key), nimble.WithRateLimit(b.cfg.RateLimit),
 		nimble.WithTimeout(b.cfg.Timeout), nimble.WithRetry(b.retry), nimble.WithUserAgent("nimble-bridge/"+build.Version), nimble.WithObserver(b.requested))
@@ -163,6 +163,9 @@ func (b *bridge) run(ctx context.Context) (err error) {
 	if err != nil {
 		return stopped(ctx, err)
 	}
+	commands := &control{b: b, nc: side.conn.NATS(), account: account}
+	defer commands.stop()
+	commands.serve(beside, nil)
 	stream, err := b.open(ctx, side, account)
 	if err != nil {
 		return stopped(ctx, err)
@@ -181,28 +184,35 @@ func (b *bridge) run(ctx context.Context) (err error) {
 			return n.Total, err
 		}}.run(beside)
 	})
-	lease, err := b.lease(ctx, side, stream)
+	lease, err := b.lease(ctx, stream)
 	if err != nil {
 		return stopped(ctx, err)
 	}
-	return b.poll(ctx, p, lease, side, abandon)
+	lead := func(leading context.Context) error {
+		commands.serve(leading, p)
+		defer commands.serve(beside, nil)
+		return p.Run(leading)
+	}
+	return b.poll(ctx, lead, lease, side, abandon)
 }
 
-// lease returns the right to poll the account, to be held in this process's name. With the embedded server there is one process in a directory at a
-// time, so that a bridge which was killed takes over from itself; elsewhere every process has a name of its own.
-func (b *bridge) lease(ctx context.Context, side *natsSide, stream *publisher.Publisher) (*publisher.Lease, error) {
+// bridgeName is how other bridges and people tell this one from others. With the embedded server there is one process in a directory at a time, and it goes by one name, so
+// that a bridge which was killed takes over from itself; elsewhere every process has a name of its own.
+func bridgeName(side *natsSide) string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "bridge"
 	}
-	b.set(func() {
-		b.name = host + "-" + nuid.Next()
-		if side.server != nil {
-			b.name = host + "-embedded"
-		}
-	})
+	if side.server != nil {
+		return host + "-embedded"
+	}
+	return host + "-" + nuid.Next()
+}
+
+// lease returns the right to poll the account, to be held in this process's name.
+func (b *bridge) lease(ctx context.Context, stream *publisher.Publisher) (*publisher.Lease, error) {
 	var lease *publisher.Lease
-	err = b.await(ctx, "lease", func(ctx context.Context) (err error) {
+	err := b.await(ctx, "lease", func(ctx context.Context) (err error) {
 		lease, err = stream.Lease(ctx, b.name, 0)
 		return err
 	})
@@ -326,14 +336,14 @@ func (b *bridge) fitMemory() {
 	}
 }
 
-// poll runs the poller until ctx ends, and then lets it finish, for a while.
-func (b *bridge) poll(ctx context.Context, p *poller.Poller, lease *publisher.Lease, side *natsSide, abandon func()) error {
+// poll leads whenever it may until ctx ends, and then lets that finish, for a while.
+func (b *bridge) poll(ctx context.Context, lead func(context.Context) error, lease *publisher.Lease, side *natsSide, abandon func()) error {
 	done := make(chan error, 1)
 	go func() {
 		done <- lease.Run(ctx, func(ctx context.Context) error {
 			b.set(func() { b.leader = b.name })
 			defer b.set(func() { b.leader = "" })
-			return p.Run(ctx)
+			return lead(ctx)
 		}, b.standBy)
 	}()
 	select {
