@@ -110,7 +110,9 @@ func TestLostConnectionWithEventsInIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var d diary
-	consume(t, w.connect(), quick(), func(_ context.Context, m *consumer.Delivery) error {
+	// The signs of life of a busy machine come late, and what is given out again meanwhile is out of order.
+	patient := func(c *consumer.Config) { c.AckWait = 5 * time.Second }
+	consume(t, w.connect(), quick(patient), func(_ context.Context, m *consumer.Delivery) error {
 		if rand.IntN(3) == 0 {
 			return errBusy
 		}

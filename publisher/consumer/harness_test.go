@@ -190,7 +190,9 @@ func (w *world) lastOf(contact string) uint64 {
 
 func (w *world) send(msg *nats.Msg) uint64 {
 	w.t.Helper()
-	ack, err := w.js.PublishMsg(w.t.Context(), msg)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second) // The library's own 5s are short for a busy machine.
+	defer cancel()
+	ack, err := w.js.PublishMsg(ctx, msg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
