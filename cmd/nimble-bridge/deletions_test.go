@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -181,7 +183,20 @@ func TestVanishingAccountFromOutside(t *testing.T) {
 	if want := fmt.Sprintf(`nimble_bridge_deletions_held{account="acme"} %d`, len(gone)); !strings.Contains(metrics, want) {
 		t.Errorf("metrics do not say %s", want)
 	}
-	o.do(t, http.MethodPost, "restore", `{"all": true}`)
+	o.do(t, http.MethodPost, "restore", fmt.Sprintf(`{"ids": ["%s"]}`, strings.Join(gone[50:], `", "`)))
+	o.do(t, http.MethodPost, "restore", fmt.Sprintf(`{"ids": ["%s"]}`, strings.Join(gone[:10], `", "`)))
+	within(t, patience, func(context.Context) error { // 40 are left, and more than DELETE_LIMIT, which is 20 here.
+		if _, metrics := get(t, "http://"+o.http+"/metrics"); !strings.Contains(metrics, `nimble_bridge_deletions_held{account="acme"} 40`) {
+			return errors.New("40 deletions are not what is held")
+		}
+		return nil
+	})
+	code, out := o.command(t, "confirm-deletions", "--yes")
+	if code != 0 || !strings.Contains(out, gone[10]) {
+		t.Errorf("confirm-deletions: exit %d\n%s", code, out)
+	}
+	o.become(t, gone[10:50], isVerb(event.Deleted))
 	within(t, patience, ready(o.http))
+	gone = slices.Concat(gone[:10], gone[50:])
 	o.become(t, gone, func(e *event.Event) bool { return e.Verb() == event.Snapshot && e.Data.Revision == 1 })
 }
