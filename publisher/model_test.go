@@ -476,9 +476,7 @@ func (w *world) loseProgress() {
 func (w *world) settle() {
 	w.account.ClearFaults()
 	for i := range w.bridges {
-		if w.bridges[i] != nil && i == 1 {
-			w.drop(i)
-		}
+		w.drop(i) // Who takes the lease loads what others have published; one that believes in an old lease cannot see what it never knew of go.
 	}
 	w.clock.Store(max(w.clock.Load(), 0))
 	for complete, tries := 0, 0; complete < 2; tries++ {
