@@ -28,6 +28,7 @@ import (
 	"nimble-bridge/nimble/nimbletest"
 	"nimble-bridge/poller"
 	"nimble-bridge/publisher"
+	"nimble-bridge/publisher/consumer"
 	"nimble-bridge/publisher/embedded"
 	"nimble-bridge/publisher/event"
 )
@@ -308,12 +309,14 @@ func TestExampleRetriesGivesUpAndSurvives(t *testing.T) {
 		if n := s.CachedInfo().State.Msgs; n != 1 {
 			t.Errorf("%d dead letters", n)
 		}
-		m, err := s.GetLastMsgForSubject(t.Context(), "nimble-dead.two")
+		m, err := s.GetLastMsgForSubject(t.Context(), "nimble-dead.two.letter.acme."+ids[2])
 		if err != nil {
 			t.Fatal(err)
 		}
 		e, err := event.Decode(m.Data)
-		if err != nil || e.Subject != ids[2] || m.Header.Get("Dead-Tries") != "3" || m.Header.Get("Dead-Reason") != "as told" || m.Header.Get("Nats-Msg-Id") != "two:"+e.ID {
+		if err != nil || e.Subject != ids[2] || m.Header.Get(consumer.DeadTries) != "3" || m.Header.Get(consumer.DeadError) != "as told" ||
+			m.Header.Get(consumer.DeadReason) != string(consumer.Exhausted) || m.Header.Get(consumer.DeadSubject) != "nimble.acme.contact.created."+ids[2] ||
+			m.Header.Get("Nimble-Type") != "created" || m.Header.Get("Nats-Msg-Id") != "two:"+e.ID {
 			t.Errorf("dead letter %v, %v, of contact %v", err, m.Header, e)
 		}
 

@@ -20,7 +20,7 @@ import sys
 
 import nats
 import nats.errors
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy
 from nats.js.errors import NotFoundError
 
 DEAD_LETTERS = "nimble-dead"
@@ -61,7 +61,11 @@ async def consume(
             newest = await read_bucket(js, bucket, lambda event: once(state, event, handler), stop)
             if stop.is_set():
                 return  # The next start reads the bucket again, and passes over what is done.
-            begin = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": newest + 1}
+            reach = (await js.stream_info(stream)).state
+            if reach.first_seq > newest + 1:
+                raise RuntimeError("the stream dropped events while the bucket was read; start again")
+            if reach.last_seq >= newest:  # Else it has lost its end in a power failure, and sequences come again: all of it, then.
+                begin = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": newest + 1}
         await js.add_consumer(
             stream,
             ConsumerConfig(
@@ -167,23 +171,30 @@ async def create_dead_letters(js):
     try:
         await js.stream_info(DEAD_LETTERS)
     except NotFoundError:
-        await js.add_stream(name=DEAD_LETTERS, subjects=[f"{DEAD_LETTERS}.>"])
+        await js.add_stream(name=DEAD_LETTERS, subjects=[f"{DEAD_LETTERS}.>"], discard=DiscardPolicy.NEW)
 
 
 async def bury(js, durable, message, reason):
-    """Stores a message among the dead letters, as it is, with what is to be known about it in headers."""
-    headers = message.headers or {}
+    """Stores a message among the dead letters, as it is, in the form that the Go package publisher/consumer gives them."""
+    # Headers of NATS itself would mean something to the server.
+    own = {f"Nimble-Dead-Original-{name}" if name.startswith("Nats-") else name: value for name, value in (message.headers or {}).items()}
+    sequence = str(message.metadata.sequence.stream)
+    # <prefix>.<account>.contact.<verb>.<contact id>
+    account, _, _, contact = message.subject.split(".")[-4:]
     await js.publish(
-        f"{DEAD_LETTERS}.{durable}",
+        f"{DEAD_LETTERS}.{durable}.letter.{account}.{contact}",
         message.data,
         headers={
+            **own,
             # Another id than the event's, since each consumer may bury it; the same one when this is done twice.
-            "Nats-Msg-Id": f"{durable}:{headers.get('Nats-Msg-Id', message.metadata.sequence.stream)}",
-            "Content-Type": headers.get("Content-Type", "application/octet-stream"),
-            "Dead-Subject": message.subject,
-            "Dead-Sequence": str(message.metadata.sequence.stream),
-            "Dead-Tries": str(message.metadata.num_delivered),
-            "Dead-Reason": " ".join(reason.split())[:500],
+            "Nats-Msg-Id": f"{durable}:{own.get('Nimble-Dead-Original-Nats-Msg-Id', sequence)}",
+            "Nimble-Dead-Consumer": durable,
+            "Nimble-Dead-Reason": "exhausted",
+            "Nimble-Dead-Error": " ".join(reason.split())[:500],
+            "Nimble-Dead-Tries": str(message.metadata.num_delivered),
+            "Nimble-Dead-Stream": message.metadata.stream,
+            "Nimble-Dead-Sequence": sequence,
+            "Nimble-Dead-Subject": message.subject,
         },
     )
 

@@ -348,7 +348,7 @@ var odd = []string{
 // TestEventsFromThePipelineFit runs an account through the real bridge and judges every message that the stream has then.
 func TestEventsFromThePipelineFit(t *testing.T) {
 	account := nimbletest.New(nimbletest.WithContacts(20))
-	p, nc := bridge(t, account)
+	p, ledger, nc := bridge(t, account)
 	poll := func() {
 		t.Helper()
 		if err := p.Poll(t.Context()); err != nil {
@@ -379,6 +379,21 @@ func TestEventsFromThePipelineFit(t *testing.T) {
 	}
 	account.Edit(id, nimbletest.Key("record_type", "null"), nimbletest.Field("description", strings.Repeat("x", 2<<20)))
 	poll()
+	reconcile := func() {
+		t.Helper()
+		if _, err := p.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Odd ones go as well as a truncated one; one comes back, one is merged away, one is erased.
+	account.Delete("bad", id, ids[4], "5049fb849b85f669e4000002", "5049fb849b85f669e4000003", "short")
+	account.Merge(ids[6], ids[7])
+	reconcile()
+	account.Restore(ids[4])
+	reconcile()
+	if _, err := ledger.Erase(t.Context(), ids[5], ""); err != nil {
+		t.Fatal(err)
+	}
 
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -388,9 +403,12 @@ func TestEventsFromThePipelineFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	types, truncated := make(map[string]int), 0
+	types, variants := make(map[string]int), make(map[string]int)
 	for seq := range s.CachedInfo().State.LastSeq {
 		m, err := s.GetMsg(t.Context(), seq+1)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue // Erased.
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,17 +420,26 @@ func TestEventsFromThePipelineFit(t *testing.T) {
 		if err := errors.Join(schematest.Event(m.Data), schematest.Headers(typ, m.Header)); err != nil {
 			t.Errorf("%s\n%v\n%v", m.Data[:min(2000, len(m.Data))], m.Header, err)
 		}
-		if e, err := event.Decode(m.Data); err == nil && e.Data.Truncated {
-			truncated++
+		if e, err := event.Decode(m.Data); err == nil {
+			for variant, is := range map[string]bool{
+				"truncated": e.Data.Truncated, "restored": e.Data.Restored, "erased": e.Data.Erased, "merged": len(e.Data.MergedIntoCandidates) > 0,
+			} {
+				if is {
+					variants[variant]++
+				}
+			}
 		}
 	}
-	if types[event.Snapshot.Type()] < 22 || types[event.Created.Type()] < 1 || types[event.Updated.Type()] < 5 || types[event.RejectedType] != 1 || truncated != 1 {
-		t.Errorf("judged %v, %d of them truncated", types, truncated)
+	if !slices.Equal(slices.Sorted(maps.Keys(types)), slices.Sorted(slices.Values(schema.Types()))) {
+		t.Errorf("judged %v", types)
+	}
+	if want := []string{"erased", "merged", "restored", "truncated"}; !slices.Equal(slices.Sorted(maps.Keys(variants)), want) {
+		t.Errorf("judged the variants %v, want %v", variants, want)
 	}
 }
 
 // bridge returns a poller whose polls end up in a stream, and a connection to read that.
-func bridge(t *testing.T, account *nimbletest.Account) (*poller.Poller, *nats.Conn) {
+func bridge(t *testing.T, account *nimbletest.Account) (*poller.Poller, *publisher.Publisher, *nats.Conn) {
 	t.Helper()
 	srv, err := embedded.Start(embedded.Options{Dir: t.TempDir(), MaxStore: 1 << 30})
 	if err != nil {
@@ -434,7 +461,7 @@ func bridge(t *testing.T, account *nimbletest.Account) (*poller.Poller, *nats.Co
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := poller.New(client, ledger, poller.Config{})
+	p, err := poller.New(client, ledger, poller.Config{ConfirmAfter: time.Millisecond, DeleteLimit: &poller.DeleteLimit{Count: 20}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,7 +470,7 @@ func bridge(t *testing.T, account *nimbletest.Account) (*poller.Poller, *nats.Co
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	return p, nc
+	return p, ledger, nc
 }
 
 // asyncapi is what the tests look at of the AsyncAPI document.

@@ -6,6 +6,7 @@
 import {
   AckPolicy,
   DeliverPolicy,
+  DiscardPolicy,
   jetstream,
   JetStreamApiCodes,
   JetStreamApiError,
@@ -77,8 +78,14 @@ export async function consume(nc: NatsConnection, handler: Handler, options: Opt
   await deadLetters(jsm);
 
   if (!(await exists(jsm, o.stream, o.durable))) {
-    const from = o.bootstrap ? await bootstrap(js, jsm, o.bucket, (event) => once(seen, event, handler, o.log), stop) : 0;
-    if (stop?.aborted) return; // The next start reads the bucket again, and passes over what is done.
+    let from = 0;
+    if (o.bootstrap) {
+      from = await bootstrap(js, jsm, o.bucket, (event) => once(seen, event, handler, o.log), stop);
+      if (stop?.aborted) return; // The next start reads the bucket again, and passes over what is done.
+      const { first_seq, last_seq } = (await jsm.streams.info(o.stream)).state;
+      if (first_seq > from + 1) throw new Error("the stream dropped events while the bucket was read; start again");
+      if (last_seq < from) from = 0; // It has lost its end in a power failure, and sequences come again: all of it, then.
+    }
     await jsm.consumers.add(o.stream, {
       durable_name: o.durable,
       filter_subjects: o.subjects,
@@ -180,19 +187,27 @@ async function deadLetters(jsm: JetStreamManager): Promise<void> {
     await jsm.streams.info("nimble-dead");
   } catch (err) {
     if (!isApiError(err, JetStreamApiCodes.StreamNotFound)) throw err;
-    await jsm.streams.add({ name: "nimble-dead", subjects: ["nimble-dead.>"] });
+    await jsm.streams.add({ name: "nimble-dead", subjects: ["nimble-dead.>"], discard: DiscardPolicy.New });
   }
 }
 
-/** Stores a message among the dead letters, as it is, with what is to be known about it in headers. */
+/** Stores a message among the dead letters, as it is, in the form that the Go package publisher/consumer gives them. */
 async function bury(js: JetStreamClient, durable: string, message: JsMsg, reason: string): Promise<void> {
   const h = headers();
+  for (const [name, values] of message.headers ?? []) {
+    // Those of NATS itself would mean something to the server.
+    for (const value of values) h.append(name.startsWith("Nats-") ? `Nimble-Dead-Original-${name}` : name, value);
+  }
   // Another id than the event's, since each consumer may bury it; the same one when this is done twice.
   h.set("Nats-Msg-Id", `${durable}:${message.headers?.get("Nats-Msg-Id") ?? message.seq}`);
-  h.set("Content-Type", message.headers?.get("Content-Type") ?? "application/octet-stream");
-  h.set("Dead-Subject", message.subject);
-  h.set("Dead-Sequence", String(message.seq));
-  h.set("Dead-Tries", String(message.info.deliveryCount));
-  h.set("Dead-Reason", reason.replace(/[\r\n]+/g, " ").slice(0, 500));
-  await js.publish(`nimble-dead.${durable}`, message.data, { headers: h });
+  h.set("Nimble-Dead-Consumer", durable);
+  h.set("Nimble-Dead-Reason", "exhausted");
+  h.set("Nimble-Dead-Error", reason.replace(/[\r\n]+/g, " ").slice(0, 500));
+  h.set("Nimble-Dead-Tries", String(message.info.deliveryCount));
+  h.set("Nimble-Dead-Stream", message.info.stream);
+  h.set("Nimble-Dead-Sequence", String(message.seq));
+  h.set("Nimble-Dead-Subject", message.subject);
+  // <prefix>.<account>.contact.<verb>.<contact id>
+  const [account, , , contact] = message.subject.split(".").slice(-4);
+  await js.publish(`nimble-dead.${durable}.letter.${account}.${contact}`, message.data, { headers: h });
 }
