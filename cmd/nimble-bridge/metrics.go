@@ -25,7 +25,7 @@ type metrics struct {
 	duration prometheus.Histogram
 	delay    prometheus.Histogram
 
-	reconcileRequests prometheus.Counter
+	reconcileRequests, publishRetries prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -79,7 +79,10 @@ func (m *metrics) account(account string, status func() poller.Status, behind fu
 	m.reconcileRequests = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "nimble_bridge_reconcile_requests_total", Help: "Requests that reconciliations have cost.", ConstLabels: labels,
 	})
-	m.registry.MustRegister(m.events, m.polls, m.rejected, m.duration, m.delay, m.reconcileRequests)
+	m.publishRetries = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "nimble_bridge_publish_retries_total", Help: "Attempts to publish that were repeated, because NATS refused or did not answer them.", ConstLabels: labels,
+	})
+	m.registry.MustRegister(m.events, m.polls, m.rejected, m.duration, m.delay, m.reconcileRequests, m.publishRetries)
 
 	gauge := func(name, help string, value func() (float64, bool)) {
 		m.registry.MustRegister(&gaugeFunc{prometheus.NewDesc(name, help, nil, labels), value})

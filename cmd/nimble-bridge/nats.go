@@ -104,12 +104,14 @@ func (s *natsSide) waitConnected(ctx context.Context) error {
 	return s.conn.WaitConnected(ctx, natsPatience)
 }
 
-// open opens the account's stream.
-func (s *natsSide) open(ctx context.Context, c *config, account string, log *zap.Logger) (*publisher.Publisher, error) {
+// open opens the account's stream. hooks are told what happens to what is published.
+func (s *natsSide) open(ctx context.Context, c *config, account string, hooks publisher.Hooks, log *zap.Logger) (*publisher.Publisher, error) {
 	if err := s.waitConnected(ctx); err != nil {
 		return nil, err
 	}
-	return publisher.Open(ctx, s.conn, c.publication(account), log)
+	to := c.publication(account)
+	to.Hooks = hooks
+	return publisher.Open(ctx, s.conn, to, log)
 }
 
 // publication says where an account's events go.

@@ -285,7 +285,8 @@ func (b *bridge) findAccount(ctx context.Context, client *nimble.Client) (string
 func (b *bridge) open(ctx context.Context, side *natsSide, account string) (*publisher.Publisher, error) {
 	var stream *publisher.Publisher
 	err := b.await(ctx, "stream", func(ctx context.Context) (err error) {
-		stream, err = side.open(ctx, b.cfg, account, b.log)
+		// Nothing is published before the account's metrics have begun.
+		stream, err = side.open(ctx, b.cfg, account, publisher.Hooks{Retried: func() { b.metrics.publishRetries.Inc() }}, b.log)
 		return err
 	})
 	return stream, err

@@ -308,6 +308,7 @@ func TestRunPublishesWhatChanges(t *testing.T) {
 			`nimble_bridge_event_delay_seconds_count{account="acme"} 2`,
 			`nimble_bridge_contacts{account="acme"} 251`,
 			`nimble_bridge_bucket_behind_events{account="acme"} `,
+			`nimble_bridge_publish_retries_total{account="acme"} 0`,
 		} {
 			if !strings.Contains(body, "\n"+want) {
 				t.Errorf("/metrics has no line that begins with %s", want)
@@ -543,4 +544,36 @@ func TestMisspeltVariableIsLogged(t *testing.T) {
 	environment(t, nimble, "POLL_INTERVALL", "1s")
 	r := start(t)
 	r.stderr.await(t, `"level":"warn".*"variable":"POLL_INTERVALL","meant":"POLL_INTERVAL"`)
+}
+
+func TestRefusedAttemptsToPublishAreCounted(t *testing.T) {
+	nimble, server := startNimble(t, nimbletest.WithContacts(3)), startNATS(t, "127.0.0.1:0")
+	environment(t, nimble, "NATS_URL", server.URL())
+	messages := subscribe(t, server.URL())
+	r := start(t)
+	r.stderr.await(t, `"msg":"snapshot finished"`)
+	msg, e := receive(t, messages)
+
+	// Somebody else writes an event of the contact, which the bridge learns from the refusal of its own.
+	conn, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	foreign := &nats.Msg{Subject: msg.Subject, Data: msg.Data, Header: nats.Header{}}
+	for _, name := range []string{event.HeaderType, event.HeaderFingerprint, event.HeaderCreated, event.HeaderUpdated} {
+		foreign.Header.Set(name, msg.Header.Get(name))
+	}
+	foreign.Header.Set(event.HeaderID, "of-somebody-else")
+	foreign.Header.Set(event.HeaderRevision, "2")
+	if _, err := conn.RequestMsg(foreign, patience); err != nil {
+		t.Fatal(err)
+	}
+	nimble.Edit(e.Subject, nimbletest.Tags("edited after somebody else wrote"))
+	url := r.url(t)
+	counted := regexp.MustCompile(`\nnimble_bridge_publish_retries_total\{account="acme"\} [1-9]`)
+	soon(t, "a refused attempt is counted", func() bool {
+		_, body := get(t, url+"/metrics")
+		return counted.MatchString(body)
+	})
 }
