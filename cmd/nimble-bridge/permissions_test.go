@@ -118,6 +118,7 @@ func TestTheBridgeRunsUnderTheDeployedPermissions(t *testing.T) {
 			})
 			t.Run("a consumer reads", func(t *testing.T) { consumeAll(t, srv, 152) })
 			t.Run("an operator looks after the streams", func(t *testing.T) { operate(t, srv) })
+			t.Run("the commands work for who may use them", func(t *testing.T) { commandBeside(t, srv, nimble) })
 
 			leader.finish(t)
 			soon(t, "the standby leads", func() bool { return strings.Contains(standby.stderr.String(), `"msg":"leader lease taken"`) })
@@ -128,6 +129,33 @@ func TestTheBridgeRunsUnderTheDeployedPermissions(t *testing.T) {
 				if log := r.stderr.String(); strings.Contains(log, "ermissions violation") {
 					t.Errorf("the bridge lacks a permission:\n%s", log)
 				}
+			}
+		})
+	}
+}
+
+// commandBeside runs the commands beside the bridge, each as the user that it is for.
+func commandBeside(t *testing.T, srv *server.Server, nimble *nimbletest.Server) {
+	t.Helper()
+	ids := nimble.IDs()
+	for _, c := range []struct{ user, command string }{
+		{"operator", "status --json"},
+		{"operator", "pause"},
+		{"operator", "resume"},
+		{"operator", "poll-now"},
+		{"operator", "explain " + ids[0]},
+		{"operator", "resync --contact " + ids[2]},
+		{"operator", "confirm-deletions"},
+		{"operator", "erase --even-if-present --contact " + ids[3]},
+		{"operator", "tail --all --events 1"},
+		{"consumer", "tail --all --events 1"},
+	} {
+		t.Run(c.command+" as "+c.user, func(t *testing.T) {
+			setenv(t, map[string]string{"NIMBLE_API_KEY": "test-key", "NIMBLE_BASE_URL": nimble.URL, "NIMBLE_ACCOUNT": "acme", "NATS_URL": srv.ClientURL(), "NATS_USER": c.user, "NATS_PASSWORD": passwordOf(c.user)})
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if code, stdout, stderr := runProgram(ctx, strings.Fields(c.command)...); code != 0 || ctx.Err() != nil {
+				t.Errorf("exit code %d, %v:\n%s%s", code, ctx.Err(), stdout, stderr)
 			}
 		})
 	}
