@@ -500,6 +500,29 @@ func TestProgressIsKept(t *testing.T) {
 	}
 }
 
+// What is saved is read by versions that know more of it, or less.
+func TestProgressOfOtherVersionsIsRead(t *testing.T) {
+	p := open(t, startServer(t))
+	state, err := p.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		saved string
+		want  poller.Progress
+	}{
+		"older": {`{"first_met":"2026-03-01T10:00:00Z"}`, poller.Progress{FirstMet: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)}},
+		"newer": {`{"first_met":"2026-03-01T10:00:00Z","held":3,"of_tomorrow":{"a":[1]}}`, poller.Progress{FirstMet: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC), Held: 3}},
+	} {
+		if _, err := state.Put(t.Context(), "acme.progress", []byte(tt.saved)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := p.Progress(t.Context()); err != nil || !cmp.Equal(got, tt.want) {
+			t.Errorf("%s: %v, %v; want %v", name, got, err, tt.want)
+		}
+	}
+}
+
 func TestRecordIsRejectedOnce(t *testing.T) {
 	srv := startServer(t)
 	p, q := open(t, srv), open(t, srv)
