@@ -41,6 +41,16 @@ func (r Request) String() string {
 	return r.Method + " " + short
 }
 
+// full is String with the query, in plain characters: what a refused request asked for is what its refusal is about.
+func (r Request) full() string {
+	_, query, _ := strings.Cut(r.URL, "?")
+	plain, err := url.QueryUnescape(query)
+	if query == "" || err != nil {
+		return r.String()
+	}
+	return r.String() + "?" + plain
+}
+
 // ended is why the caller's context ended, with the cause that was given for it.
 func ended(ctx context.Context) error {
 	err := ctx.Err()
@@ -105,7 +115,7 @@ type ValidationError struct {
 // Error implements error.
 func (e *ValidationError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: request refused: %s", e.Request, status(e.Status, e.Message))
+	fmt.Fprintf(&b, "%s: request refused: %s", e.full(), status(e.Status, e.Message))
 	for _, name := range slices.Sorted(maps.Keys(e.Problems)) {
 		b.WriteString("; ")
 		if name != "" {

@@ -160,11 +160,11 @@ func TestErrorTexts(t *testing.T) {
 		},
 		{
 			"validation", always(409, `{"message":"Bad sort","errors":{"sort":{"message":"no order"},"page":{"message":"too high"}}}`), "contacts",
-			"contacts page 1: GET https://nimble.example/api/v1/contacts: request refused: 409 Conflict: Bad sort; page: too high; sort: no order",
+			"contacts page 1: GET https://nimble.example/api/v1/contacts?page=1: request refused: 409 Conflict: Bad sort; page: too high; sort: no order",
 		},
 		{
 			"problem without a name", always(409, `{"errors":["Bad sort"]}`), "contacts",
-			"contacts page 1: GET https://nimble.example/api/v1/contacts: request refused: 409 Conflict; Bad sort",
+			"contacts page 1: GET https://nimble.example/api/v1/contacts?page=1: request refused: 409 Conflict; Bad sort",
 		},
 		{
 			"server", always(500, `{"message":"oops","code":107}`), "count",
