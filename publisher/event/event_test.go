@@ -15,6 +15,7 @@ import (
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
@@ -502,6 +503,37 @@ func FuzzParseChanged(f *testing.F) {
 		again, left, err := event.ParseChanged(event.FormatChanged(keys))
 		if err != nil || left && len(keys) < 100 || !left && !slices.Equal(keys, again) {
 			t.Errorf("%q became %q, %v, %v", keys, again, left, err)
+		}
+	})
+}
+
+func FuzzParseHeaders(f *testing.F) {
+	f.Add("id", "updated", "7", "1:ff", "2026-03-01T10:15:00Z", "2026-03-01T10:15:00.123456789+03:00", "fields.first%20name,tags")
+	f.Add("id", "deleted", "1", "", "", "", "")
+	f.Add("id", "created", "18446744073709551615", "x", "0000-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", ",")
+	f.Fuzz(func(t *testing.T, id, verb, revision, fingerprint, created, updated, changed string) {
+		m := map[string][]string{
+			event.HeaderID: {id}, event.HeaderType: {verb}, event.HeaderRevision: {revision}, event.HeaderFingerprint: {fingerprint},
+			event.HeaderCreated: {created}, event.HeaderUpdated: {updated}, event.HeaderChanged: {changed},
+		}
+		first, err := event.ParseHeaders(m)
+		if err != nil {
+			return
+		}
+		if first.Verb != event.Updated {
+			first.ChangedKeys, first.ChangedCut = nil, false
+		}
+		slices.Sort(first.ChangedKeys)
+		if len(changed) > 30<<10 || first.ChangedCut {
+			return
+		}
+		// What can be read is written so that it reads the same.
+		second, err := event.ParseHeaders(first.Map())
+		if err != nil {
+			t.Fatalf("%q: %v", first.Map(), err)
+		}
+		if diff := cmp.Diff(first, second, cmpopts.EquateEmpty()); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

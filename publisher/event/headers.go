@@ -121,10 +121,11 @@ func parseHeaderTime(name, s string) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
+	t = t.UTC()
+	if err != nil || t.Year() < 0 || t.Year() > 9999 { // An offset can take it out of the years that RFC 3339 has.
 		return time.Time{}, fmt.Errorf("%s header %q is no RFC 3339 time", name, s)
 	}
-	return t.UTC(), nil
+	return t, nil
 }
 
 // FormatChanged writes keys of changes for the Nimble-Changed header: sorted, comma separated. In a key, "%", ",", "*", space, control characters
