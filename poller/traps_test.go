@@ -27,6 +27,8 @@ func TestPollGoesOnAfterAPIFaults(t *testing.T) {
 		"a truncated body":        {Truncate: true},
 		"a reset connection":      {Reset: true},
 		"an empty body":           {Body: " "},
+		"no answer in time":       {Delay: time.Hour},
+		"half an answer in time":  {BodyDelay: time.Hour},
 	}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -50,6 +52,39 @@ func TestPollGoesOnAfterAPIFaults(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestPollContinuesAtTheSameKeyAfterAPIFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(2000))
+		ledger := newMemory()
+		account.OnRequest(func(n int, _ *http.Request) {
+			if n == 15 { // In the second half of the snapshot.
+				account.Inject(3, nimbletest.Fault{Status: http.StatusServiceUnavailable})
+			}
+		})
+		start(t, account, ledger, poller.Config{})
+		pass(5 * time.Second)
+		account.OnRequest(nil)
+		failed, pages := 0, 0
+		for _, r := range account.Requests() {
+			switch {
+			case r.Status == http.StatusServiceUnavailable:
+				failed++
+			case strings.HasSuffix(r.Path, "/contacts"):
+				pages++
+			}
+		}
+		if failed != 3 {
+			t.Fatalf("%d requests failed, want 3", failed)
+		}
+		// There are 20 pages of contacts; the walk begins each page with the contact that the one before ended with, and looks at the order once.
+		if pages > 26 {
+			t.Errorf("%d pages read: reading began anew after the faults", pages)
+		}
+		pass(time.Minute)
+		checkTruth(t, account, ledger)
+	})
 }
 
 func TestSnapshotWhilePeopleEditAndDelete(t *testing.T) {
