@@ -186,7 +186,7 @@ func (p *Publisher) commit(ctx context.Context, batch []*outgoing) (last uint64,
 			h[headerBatchCommit] = []string{"1"}
 			break
 		}
-		if err := p.nc.PublishMsg(o.msg); err != nil {
+		if err := p.conn.send(o.msg); err != nil {
 			return 0, err
 		}
 	}

@@ -160,6 +160,28 @@ func TestAppendWaitsForARestartingServer(t *testing.T) {
 	}
 }
 
+func TestFrozenServerIsGivenUp(t *testing.T) {
+	t.Parallel() // It waits for what cannot be written.
+	srv := startServer(t)
+	l := &line{to: srv.InProcess()}
+	p, err := tryOpen(t, connect(t, publisher.ConnectConfig{InProcess: l, WriteTimeout: 300 * time.Millisecond}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendAll(t, p, changeOf(poller.Snapshot, "x", 1, 0))
+	var changes []poller.Change
+	for i := range 500 { // More than the client keeps before it writes.
+		changes = append(changes, changeOf(poller.Snapshot, fmt.Sprint("c", i), 1, 0))
+	}
+	l.clog() // But not the connections that follow.
+	if got := appendAll(t, p, changes...); len(got) != len(changes) {
+		t.Errorf("%d sequences", len(got))
+	}
+	if got := len(messages(t, open(t, srv).JetStream(), "NIMBLE")); got != 501 {
+		t.Errorf("%d messages in the stream, want 501", got)
+	}
+}
+
 func TestAppendEndsWithItsContext(t *testing.T) {
 	srv := startServer(t)
 	l := &line{to: srv.InProcess()}
@@ -437,5 +459,63 @@ func TestAppendRefusesIDsThatAreNoTokens(t *testing.T) {
 		if _, err := p.Append(t.Context(), []poller.Change{c}); err == nil {
 			t.Errorf("id %q accepted", id)
 		}
+	}
+}
+
+// TestNoDirectGets watches for reads that any replica may answer, however late it is. In a cluster they are stale now and then; all that the publisher relies on it
+// reads through leaders.
+func TestNoDirectGets(t *testing.T) {
+	srv := startServer(t)
+	spy, err := srv.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spy.Close()
+	direct, err := spy.SubscribeSync("$JS.API.DIRECT.GET.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spy.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	p, other := open(t, srv), open(t, srv)
+	appendAll(t, p, changeOf(poller.Snapshot, "a1", 1, 0), changeOf(poller.Snapshot, "b2", 1, 0))
+	if _, err := other.Append(t.Context(), []poller.Change{changeOf(poller.Created, "a1", 1, 0)}); !errors.Is(err, poller.ErrConflict) {
+		t.Errorf("error %v, want a conflict", err)
+	}
+	for _, k := range load(t, p) {
+		if _, err := p.Last(t.Context(), k); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.SaveProgress(t.Context(), poller.Progress{FirstMet: epoch}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Reject(t.Context(), []poller.Rejection{{Reason: "odd", Record: jsontext.Value(`1`), Observed: epoch}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	lease, err := p.Lease(ctx, "me", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lease.Run(ctx, func(context.Context) error {
+		stop()
+		return nil
+	}, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Leader(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.BucketBehind(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := spy.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := direct.Pending(); n > 0 || err != nil {
+		msg, _ := direct.NextMsg(time.Second)
+		t.Errorf("%d direct gets, the first on %s, %v", n, msg.Subject, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,9 @@ import (
 // InboxPrefix is the first token of every subject that answers come to, so that a user's permission to subscribe can be as narrow as
 // "_INBOX_NIMBLE_BRIDGE.>".
 const InboxPrefix = "_INBOX_NIMBLE_BRIDGE"
+
+// writeTimeout is short, because nothing else is written meanwhile, and no context ends it.
+const writeTimeout = 5 * time.Second
 
 // ConnectConfig says how to reach NATS. At most one kind of authentication is to be given.
 type ConnectConfig struct {
@@ -38,6 +42,8 @@ type ConnectConfig struct {
 	Name string
 	// ReconnectWait is the pause between attempts to connect; up to half of it is added by chance, so that many clients do not come back at once. 0 means a second.
 	ReconnectWait time.Duration
+	// WriteTimeout is how long the network may take to accept what is written. 0 means five seconds.
+	WriteTimeout time.Duration
 	// FailFast makes [Connect] wait for the outcome of the first attempt at each server, and fail with an [*UnreachableError] when none lets it in. It is for
 	// commands that a person waits for. A connection that was made comes back by itself all the same.
 	FailFast bool
@@ -93,6 +99,10 @@ func (c *Connection) options(cfg ConnectConfig) ([]nats.Option, error) {
 	opts := []nats.Option{
 		nats.Name(cfg.Name),
 		nats.MaxReconnects(-1),
+		// A network that swallows everything without a word, and a server that is frozen, are given up within half a minute, for another server perhaps.
+		nats.PingInterval(10 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.FlusherTimeout(cmp.Or(cfg.WriteTimeout, writeTimeout)),
 		nats.RetryOnFailedConnect(!cfg.FailFast),
 		// Without it a second refusal of the credentials closes the connection for good.
 		nats.IgnoreAuthErrorAbort(),
@@ -280,7 +290,7 @@ func (c *Connection) request(ctx context.Context, msg *nats.Msg, timeout time.Du
 	}()
 	select {
 	case a := <-answered:
-		return a.msg, a.err
+		return a.msg, c.written(a.err)
 	case <-lost:
 		cancel()
 		if a := <-answered; a.err == nil {
@@ -288,6 +298,18 @@ func (c *Connection) request(ctx context.Context, msg *nats.Msg, timeout time.Du
 		}
 		return nil, nats.ErrDisconnected
 	}
+}
+
+// send sends a message that has no answer of its own.
+func (c *Connection) send(msg *nats.Msg) error { return c.written(c.nc.PublishMsg(msg)) }
+
+// written gives up a connection on which writing took too long. Where in a message it ended nobody knows, so that nothing sensible can follow.
+func (c *Connection) written(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.log.Warn("NATS does not take what is sent; connecting anew", zap.Error(err))
+		_ = c.nc.ForceReconnect() // Fails only when the connection is closed, or under way already.
+	}
+	return err
 }
 
 // Explain makes sense of a call on the connection that got no answer, for who makes such calls besides the publisher: the error names the permission that
@@ -376,12 +398,15 @@ func (c *Connection) explain(err error, began time.Time) error {
 	if !c.nc.IsConnected() {
 		return c.unreachable()
 	}
+	if silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout); silent {
+		return &UnansweredError{Err: err}
+	}
 	return err
 }
 
 // unanswered tells whether an error says only that there was no answer in time.
 func unanswered(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || disconnected(err)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || disconnected(err)
 }
 
 func disconnected(err error) bool {

@@ -42,6 +42,17 @@ func aboutTLS(err error) bool {
 	return errors.Is(err, nats.ErrTLS) || errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired)
 }
 
+// UnansweredError says that there is a connection and no answer.
+type UnansweredError struct{ Err error }
+
+// Error implements error.
+func (e *UnansweredError) Error() string {
+	return fmt.Sprintf("NATS is connected and JetStream does not answer: %v; its log tells whether a full disk made it stop, or it has no leader at present", e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *UnansweredError) Unwrap() error { return e.Err }
+
 // ServerTooOldError says that the server lacks what the bridge's promises rest on.
 type ServerTooOldError struct {
 	// Version is the server's version as it announces it.
@@ -69,10 +80,15 @@ func (e *NoJetStreamError) Unwrap() error { return e.Err }
 type MissingError struct {
 	// Object is what is missing, for instance "stream NIMBLE".
 	Object string
+	// Managed says that the bridge creates it.
+	Managed bool
 }
 
 // Error implements error.
 func (e *MissingError) Error() string {
+	if e.Managed {
+		return e.Object + " does not exist; with NATS_MANAGE=true it is created within seconds, unless another complaint says why not"
+	}
 	return e.Object + " does not exist; create it, or set NATS_MANAGE=true to have it created"
 }
 

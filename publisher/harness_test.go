@@ -64,10 +64,40 @@ func (l *line) cut() {
 	l.conns = nil
 }
 
+// clog lets nothing be written any more, as a frozen server does once its buffers are full.
+func (l *line) clog() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		c.mu.Lock()
+		c.clogged = true
+		c.mu.Unlock()
+	}
+}
+
 type lossy struct {
 	net.Conn
-	mu    sync.Mutex
-	muted bool
+	mu             sync.Mutex
+	muted, clogged bool
+	deadline       time.Time
+}
+
+func (c *lossy) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.deadline = t
+	c.mu.Unlock()
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *lossy) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	clogged, deadline := c.clogged, c.deadline
+	c.mu.Unlock()
+	if !clogged {
+		return c.Conn.Write(b)
+	}
+	time.Sleep(time.Until(deadline))
+	return 0, os.ErrDeadlineExceeded
 }
 
 func (c *lossy) Read(b []byte) (int, error) {

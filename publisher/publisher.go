@@ -51,7 +51,7 @@ const (
 )
 
 // Publisher appends one account's changes to the event stream, and knows what was appended. It is a [poller.Ledger], and like every one of
-// those used by one goroutine at a time, except for [Publisher.BucketBehind], which anybody may call.
+// those used by one goroutine at a time, except for [Publisher.BucketBehind] and [Publisher.CheckUp], which anybody may call.
 type Publisher struct {
 	conn *Connection
 	nc   *nats.Conn
@@ -163,7 +163,7 @@ func (p *Publisher) meaning(err error, object string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound), apiCode(err) == jetstream.JSErrCodeStreamNotFound:
-		return &MissingError{Object: object}
+		return &MissingError{Object: object, Managed: p.cfg.Manage}
 	case apiCode(err) == jetstream.JSErrCodeJetStreamNotEnabled, apiCode(err) == jetstream.JSErrCodeJetStreamNotEnabledForAccount:
 		return &NoJetStreamError{Err: err}
 	case apiCode(err) == codeAtomicDisabled:

@@ -232,7 +232,7 @@ func (p *Publisher) consume(ctx context.Context, stream, filter string, from uin
 		// One request at a time: the server answers a second one, made while the first is open, with an error instead of messages.
 		if delivered%scanBatch == 0 {
 			asked = time.Now()
-			if err := p.nc.PublishRequest(subject, inbox, request); err != nil {
+			if err := p.conn.send(&nats.Msg{Subject: subject, Reply: inbox, Data: request}); err != nil {
 				return reached, err
 			}
 		}

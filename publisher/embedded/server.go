@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,8 +45,15 @@ const (
 
 // Server is a running server.
 type Server struct {
-	srv  *server.Server
+	opts Options
+	host string
 	lock *dirlock.Lock
+
+	mu sync.Mutex
+	// port is the one that was asked for, and the actual one once the server has listened.
+	port int
+	srv  *server.Server
+	url  string
 }
 
 // AddressError says that the server could not listen at its address.
@@ -96,16 +104,16 @@ func Start(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{lock: lock}
-	if err := s.start(opts, host, port); err != nil {
+	s := &Server{opts: opts, host: host, port: port, lock: lock}
+	if err := s.start(); err != nil {
 		s.lock.Release()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Server) start(opts Options, host string, port int) error {
-	log := opts.Log
+func (s *Server) start() error {
+	opts, log := s.opts, s.opts.Log
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -116,8 +124,8 @@ func (s *Server) start(opts Options, host string, port int) error {
 	srv, err := server.NewServer(&server.Options{
 		ServerName: ServerName,
 		DontListen: opts.Addr == "",
-		Host:       host,
-		Port:       port,
+		Host:       s.host,
+		Port:       s.port,
 		JetStream:  true,
 		StoreDir:   opts.Dir,
 		SyncAlways: true,
@@ -133,7 +141,13 @@ func (s *Server) start(opts Options, host string, port int) error {
 	srv.SetLoggerV2(failures, log.Core().Enabled(zap.DebugLevel), false, false)
 	s.srv = srv
 	srv.Start()
-	return s.ready(opts, failures.fatal)
+	if err := s.ready(opts, failures.fatal); err != nil {
+		return err
+	}
+	if addr, ok := srv.Addr().(*net.TCPAddr); ok {
+		s.port, s.url = addr.Port, srv.ClientURL()
+	}
+	return nil
 }
 
 // ready waits until the server takes connections, or says why it does not.
@@ -151,6 +165,7 @@ func (s *Server) ready(opts Options, fatal <-chan string) error {
 		}
 		if time.Now().After(deadline) {
 			s.srv.Shutdown()
+			s.srv.WaitForShutdown()
 			return fmt.Errorf("embedded NATS is not ready after %v", startTimeout)
 		}
 	}
@@ -219,26 +234,79 @@ func roomFor(dir string) int64 {
 
 // URL is where others can connect; empty without a listen address.
 func (s *Server) URL() string {
-	if s.srv.Addr() == nil {
-		return ""
-	}
-	return s.srv.ClientURL()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.url
 }
 
 // Version is the version of the server.
 func (s *Server) Version() string { return server.VERSION }
 
 // InProcess is how this process connects, see [nats.InProcessServer].
-func (s *Server) InProcess() nats.InProcessConnProvider { return s.srv }
+func (s *Server) InProcess() nats.InProcessConnProvider { return inProcess{s} }
+
+// inProcess connects to the server as it is at the moment: it may be another one after [Server.Restart].
+type inProcess struct{ s *Server }
+
+// InProcessConn implements [nats.InProcessConnProvider].
+func (p inProcess) InProcessConn() (net.Conn, error) {
+	p.s.mu.Lock()
+	srv := p.s.srv
+	p.s.mu.Unlock()
+	return srv.InProcessConn()
+}
 
 // Conn connects without a socket. The caller closes the connection.
 func (s *Server) Conn(opts ...nats.Option) (*nats.Conn, error) {
-	return nats.Connect("", append([]nats.Option{nats.InProcessServer(s.srv)}, opts...)...)
+	return nats.Connect("", append([]nats.Option{nats.InProcessServer(s.InProcess())}, opts...)...)
 }
 
 // Shutdown stops the server and returns when everything is written and its directory is free. It may be called more than once.
 func (s *Server) Shutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
 	s.lock.Release()
+}
+
+// StoppedError says that the server runs and stores nothing any more, which a full disk does to it. [Server.Restart] helps once there is room.
+type StoppedError struct {
+	Dir string
+	// Free is how many bytes the disk has room for.
+	Free int64
+}
+
+// Full tells whether the disk has too little room to go on.
+func (e *StoppedError) Full() bool { return e.Free < minFree }
+
+// minFree is the room that a restart needs to be worth it.
+const minFree = 8 << 20
+
+// Error implements error.
+func (e *StoppedError) Error() string {
+	if e.Full() {
+		return fmt.Sprintf("embedded NATS has stopped storing: the disk of EMBEDDED_NATS_DIR, which is %s, is full; make room there, %d MiB at least, and it goes on by itself", e.Dir, minFree>>20)
+	}
+	return fmt.Sprintf("embedded NATS has stopped storing in EMBEDDED_NATS_DIR, which is %s; its log says why", e.Dir)
+}
+
+// Check returns a [*StoppedError] when the server has stopped storing.
+func (s *Server) Check() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv.JetStreamEnabled() {
+		return nil
+	}
+	return &StoppedError{Dir: s.opts.Dir, Free: int64(freeSpace(s.opts.Dir))}
+}
+
+// Restart stops the server and starts it again, in the same directory and at the same address. Connections come back by themselves. After an error the server is
+// down and may be restarted again.
+func (s *Server) Restart() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+	return s.start()
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -61,6 +62,51 @@ func TestStreamsSurviveARestart(t *testing.T) {
 
 	s, err := client(t, start(t, embedded.Options{Dir: dir})).Stream(t.Context(), "S")
 	if err != nil || s.CachedInfo().State.Msgs != 1 {
+		t.Errorf("after the restart: %v", err)
+	}
+}
+
+func TestRestartKeepsAddressStreamsAndConnections(t *testing.T) {
+	srv := start(t, embedded.Options{Dir: t.TempDir(), Addr: "127.0.0.1:0"})
+	url := srv.URL()
+	back := make(chan string, 2)
+	options := func(name string) []nats.Option {
+		return []nats.Option{nats.ReconnectWait(10 * time.Millisecond), nats.MaxReconnects(-1), nats.ReconnectHandler(func(*nats.Conn) { back <- name })}
+	}
+	inside, err := srv.Conn(options("inside")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	outside, err := nats.Connect(url, options("outside")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	js, err := jetstream.New(inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "s", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		select {
+		case <-back:
+		case <-time.After(time.Minute):
+			t.Fatal("a connection does not come back")
+		}
+	}
+	if srv.URL() != url || srv.Check() != nil {
+		t.Errorf("at %s, %v, want %s and no complaint", srv.URL(), srv.Check(), url)
+	}
+	if s, err := js.Stream(t.Context(), "S"); err != nil || s.CachedInfo().State.Msgs != 1 {
 		t.Errorf("after the restart: %v", err)
 	}
 }
