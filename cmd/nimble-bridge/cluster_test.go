@@ -10,13 +10,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
+	"nimble-bridge/nimble"
 	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/poller"
+	"nimble-bridge/publisher"
+	"nimble-bridge/publisher/event"
 )
 
 // clusterKills is how often the stream's leader and the active bridge are each killed. The full proof takes some minutes:
@@ -159,4 +167,142 @@ func TestCluster(t *testing.T) {
 	slices.Sort(took)
 	t.Logf("%d kills of the stream's leader and of the active bridge, %d edits, %d contacts; take-over by the standby: median %v, worst %v",
 		*clusterKills, edits, account.Len(), took[len(took)/2], took[len(took)-1])
+}
+
+// TestStaleReplicas lets a replica fall behind, and reads what is known the moment it is back: consumers, and direct gets, may be answered by it.
+func TestStaleReplicas(t *testing.T) {
+	t.Parallel() // Most of it is waiting.
+	c := startCluster(t)
+	open := func() *publisher.Publisher {
+		conn, err := publisher.Connect(t.Context(), publisher.ConnectConfig{URLs: strings.Split(c.url(), ",")}, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(conn.Close)
+		var p *publisher.Publisher
+		within(t, patience, func(ctx context.Context) (err error) {
+			p, err = publisher.Open(ctx, conn, publisher.Config{
+				Account: "acme", Stream: "NIMBLE", Prefix: "nimble", Bucket: "nimble-contacts", Replicas: 3, Manage: true,
+			}, zap.NewNop())
+			return err
+		})
+		return p
+	}
+	p, q := open(), open()
+	const contacts, rounds = 400, 4
+	known := make(map[string]poller.Known)
+	stale, asked := 0, 0
+	for round := range rounds {
+		behind := -1
+		within(t, patience, func(ctx context.Context) (err error) {
+			behind, err = c.follower(ctx)
+			return err
+		})
+		process := c.processes[behind].cmd.Process
+		if err := process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		var changes []poller.Change
+		for i := range contacts {
+			changes = append(changes, changeOf(t, known[fmt.Sprint("c", i)], fmt.Sprint("c", i), round))
+		}
+		sequences, err := p.Append(t.Context(), changes)
+		if err := errors.Join(err, process.Signal(syscall.SIGCONT)); err != nil {
+			t.Fatal(err)
+		}
+		for i, change := range changes {
+			known[change.Contact.ID] = poller.Known{
+				ID: change.Contact.ID, Fingerprint: change.Fingerprint, Revision: change.Revision, Sequence: sequences[i],
+				Created: change.Contact.Created, Updated: change.Contact.Updated,
+			}
+		}
+		for i := range 3 {
+			asked++
+			if !bucketShows(t, p, known[fmt.Sprint("c", 100*i)]) {
+				stale++
+			}
+		}
+		got := make(map[string]poller.Known)
+		if err := q.Load(t.Context(), func(k poller.Known) { got[k.ID] = k }); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(known, got); diff != "" {
+			t.Errorf("round %d, with n%d behind: %.2000s", round, behind, diff)
+		}
+		for _, k := range []string{"c1", "c200", "c399"} {
+			if document, err := q.Last(t.Context(), got[k]); err != nil || !strings.Contains(string(document), fmt.Sprintf("round %d", round)) {
+				t.Errorf("round %d: last document of %s: %s, %v", round, k, document, err)
+			}
+		}
+	}
+	t.Logf("%d of %d direct gets from the bucket were not up to date", stale, asked)
+}
+
+// bucketShows tells whether the bucket, as clients read it, has a contact's last event.
+func bucketShows(t *testing.T, p *publisher.Publisher, k poller.Known) bool {
+	t.Helper()
+	kv, err := p.JetStream().KeyValue(t.Context(), "nimble-contacts")
+	if err != nil {
+		return false
+	}
+	entry, err := kv.Get(t.Context(), "acme."+k.ID)
+	if err != nil {
+		return false
+	}
+	e, err := event.Decode(entry.Value())
+	return err == nil && e.Data.Revision == k.Revision
+}
+
+// changeOf is the change of a contact that follows what is known of it.
+func changeOf(t *testing.T, before poller.Known, id string, round int) poller.Change {
+	t.Helper()
+	created := time.Date(2026, 3, 1, 10, 15, 0, 0, time.UTC)
+	updated := created.Add(time.Duration(round) * time.Minute)
+	raw := fmt.Sprintf(`{"id":%q,"record_type":"person","created":%q,"updated":%q,"fields":{"title":[{"value":"round %d","modifier":""}],"description":[{"value":%q,"modifier":""}]},"tags":[]}`,
+		id, created.Format(time.RFC3339), updated.Format(time.RFC3339), round, strings.Repeat("long ", 4000))
+	change := poller.Change{
+		Kind: poller.Snapshot, Contact: nimble.Contact{ID: id, RecordType: "person", Created: created, Updated: updated, Raw: jsontext.Value(raw)},
+		Revision: before.Revision + 1, Previous: before.Sequence, Observed: updated, FoundBy: poller.FoundByPoll,
+	}
+	if before.Revision > 0 {
+		change.Kind = poller.Updated
+		change.Changes = map[string]poller.Difference{"fields.title": {Before: jsontext.Value(`[]`), After: jsontext.Value(`[]`)}}
+	}
+	var err error
+	if change.Fingerprint, err = poller.FingerprintOf(change.Contact.Raw); err != nil {
+		t.Fatal(err)
+	}
+	return change
+}
+
+// follower returns the number of a server that leads neither the stream nor the bucket, once all servers are up to date.
+func (c *cluster) follower(ctx context.Context) (int, error) {
+	nc, err := nats.Connect(c.url(), nats.Timeout(2*time.Second))
+	if err != nil {
+		return 0, err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, err
+	}
+	names := []string{"n0", "n1", "n2"}
+	leads := make(map[string]bool)
+	for _, name := range []string{"NIMBLE", "KV_nimble-contacts"} {
+		stream, err := js.Stream(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		info := stream.CachedInfo().Cluster
+		if info.Leader == "" {
+			return 0, fmt.Errorf("stream %s has no leader", name)
+		}
+		leads[info.Leader] = true
+		for _, replica := range info.Replicas {
+			if !replica.Current || replica.Offline {
+				return 0, fmt.Errorf("replica %s of stream %s is not current", replica.Name, name)
+			}
+		}
+	}
+	return slices.IndexFunc(names, func(name string) bool { return !leads[name] }), nil
 }

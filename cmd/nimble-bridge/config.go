@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"net"
@@ -331,11 +332,22 @@ func readSecret(path string) (string, error) {
 	return value, nil
 }
 
+// largestFile is more than any secret or certificate file has. A device that never ends is read no further.
+const largestFile = 1 << 20
+
 // readFile is os.ReadFile with errors that leave out the path, which the reader has just seen.
 func readFile(path string) ([]byte, error) {
-	content, err := os.ReadFile(path)
+	file, err := os.Open(path)
+	var content []byte
+	if err == nil {
+		content, err = io.ReadAll(io.LimitReader(file, largestFile+1))
+		_ = file.Close() // It was only read.
+	}
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		err = failed.Err
+	}
+	if err == nil && len(content) > largestFile {
+		err = fmt.Errorf("it is larger than %d MiB", largestFile>>20)
 	}
 	return content, err
 }

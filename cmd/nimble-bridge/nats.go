@@ -135,6 +135,19 @@ func (s *natsSide) away() error {
 
 var errAway = errors.New("NATS is not connected")
 
+// checkServer restarts the embedded server when it has stopped storing, which it does at a full disk, and there is room again.
+func (s *natsSide) checkServer(log *zap.Logger) error {
+	if s.server == nil {
+		return nil
+	}
+	err := s.server.Check()
+	if stopped, ok := errors.AsType[*embedded.StoppedError](err); !ok || stopped.Full() {
+		return err
+	}
+	log.Warn("embedded NATS server is restarted", zap.Error(err))
+	return s.server.Restart()
+}
+
 // close gives everything back.
 func (s *natsSide) close() {
 	if s.conn != nil {
@@ -181,7 +194,7 @@ func reasonOfNATS(err error) (r reason, waits bool) {
 		return natsRefuses, true
 	case is[*publisher.UnreachableError](err), errors.Is(err, errAway):
 		return natsUnreachable, true
-	case is[*publisher.StreamFullError](err):
+	case is[*publisher.StreamFullError](err), is[*embedded.StoppedError](err):
 		return streamFull, true
 	case is[*publisher.MissingError](err), is[*publisher.UnfitError](err), is[*publisher.SetupError](err), is[*publisher.NoJetStreamError](err):
 		return streamUnfit, true

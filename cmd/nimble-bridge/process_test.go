@@ -104,6 +104,12 @@ func (p *process) stop(t *testing.T) int {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	return p.ends(t)
+}
+
+// ends waits for the process's end and returns its exit code.
+func (p *process) ends(t *testing.T) int {
+	t.Helper()
 	done := make(chan struct{})
 	go func() {
 		_ = p.cmd.Wait()
@@ -113,7 +119,7 @@ func (p *process) stop(t *testing.T) int {
 	case <-done:
 	case <-time.After(patience):
 		p.kill()
-		t.Fatalf("the process does not end within %s of SIGTERM", patience)
+		t.Fatalf("the process does not end within %s", patience)
 	}
 	return p.cmd.ProcessState.ExitCode()
 }

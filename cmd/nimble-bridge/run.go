@@ -86,6 +86,8 @@ type bridge struct {
 	retry nimble.RetryPolicy
 	// slow bounds the wait between attempts at what only somebody else can mend.
 	slow time.Duration
+	// checkUp is how often the stream and the buckets are looked after.
+	checkUp time.Duration
 	// drain is how long the end of the last poll may take.
 	drain time.Duration
 
@@ -101,6 +103,9 @@ type bridge struct {
 	nats         *natsSide
 	stream       *publisher.Publisher
 	claim        *publisher.Lease
+	// unfit is what is wrong with the stream or the buckets since the last check-up.
+	unfit      error
+	unfitSince time.Time
 	// trouble is the failure of the last request to Nimble, if it failed, and since when they fail.
 	trouble      error
 	troubleSince time.Time
@@ -111,7 +116,7 @@ type bridge struct {
 func newBridge(cfg *config, log *zap.Logger, screen *screen) *bridge {
 	now := time.Now()
 	return &bridge{
-		cfg: cfg, log: log, screen: screen, metrics: newMetrics(), began: now, moved: now, slow: 30 * time.Second, drain: drainTimeout,
+		cfg: cfg, log: log, screen: screen, metrics: newMetrics(), began: now, moved: now, slow: 30 * time.Second, checkUp: 10 * time.Second, drain: drainTimeout,
 		waiting: readiness{Reason: starting, Message: "starting", Since: now.UTC()},
 	}
 }
@@ -184,6 +189,9 @@ func (b *bridge) run(ctx context.Context) (err error) {
 			return n.Total, err
 		}}.run(beside)
 	})
+	checks, endChecks := context.WithCancel(ctx)
+	background.Go(func() { b.lookAfter(checks, side, stream) })
+	defer endChecks()
 	lease, err := b.lease(ctx, stream)
 	if err != nil {
 		return stopped(ctx, err)
@@ -499,6 +507,7 @@ func (b *bridge) requested(r nimble.RequestInfo) {
 func (b *bridge) readiness() readiness {
 	b.mu.Lock()
 	waiting, p, trouble, since, side, claim := b.waiting, b.poller, b.trouble, b.troubleSince, b.nats, b.claim
+	unfit, unfitSince := b.unfit, b.unfitSince
 	standby := b.leader != "" && b.leader != b.name
 	b.mu.Unlock()
 	unready := func(r reason, err error, since time.Time) readiness {
@@ -515,6 +524,10 @@ func (b *bridge) readiness() readiness {
 	if err := side.away(); err != nil {
 		r, _ := reasonOfNATS(err)
 		return unready(r, err, status.LastSuccess)
+	}
+	if unfit != nil {
+		r, _ := reasonOfNATS(unfit)
+		return unready(r, unfit, unfitSince)
 	}
 	if claim != nil {
 		if err := claim.Err(); err != nil { // Nobody knows who polls.
