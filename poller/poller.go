@@ -268,7 +268,11 @@ func (p *Poller) load(ctx context.Context) error {
 	if !progress.Settled.IsZero() {
 		facts = append(facts, zap.Time("settled", progress.Settled))
 	}
-	p.log.Info("known contacts loaded", facts...)
+	level := zap.InfoLevel
+	if p.failures > 0 {
+		level = zap.DebugLevel // It is loaded again after each failure, of which the log tells more seldom.
+	}
+	p.log.Log(level, "known contacts loaded", facts...)
 	p.report()
 	return nil
 }

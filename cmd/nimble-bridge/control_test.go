@@ -224,7 +224,7 @@ func TestOnlyTheLeaderObeys(t *testing.T) {
 	second.stderr.await(t, "standing by")
 	soon(t, "both are seen", func() bool {
 		_, stdout, _ := runProgram(t.Context(), "status")
-		return strings.Count(stdout, "standing by ") == 1 && strings.Contains(stdout, "polling, ready")
+		return strings.Count(stdout, "beside it ") == 1 && strings.Contains(stdout, "polling, ready")
 	})
 	conn, err := nats.Connect(natsURL)
 	if err != nil {
@@ -266,7 +266,7 @@ func TestOnlyTheLeaderObeys(t *testing.T) {
 	}
 	command(t, 0, "acme: polled", "poll-now") // Also while leadership changes hands.
 	second.stderr.await(t, `"command":"poll-now"`)
-	if stdout := command(t, 0, "polling, ready", "status"); strings.Contains(stdout, "standing by ") {
+	if stdout := command(t, 0, "polling, ready", "status"); strings.Contains(stdout, "beside it ") {
 		t.Errorf("the one that has ended is still there:\n%s", stdout)
 	}
 }
@@ -289,7 +289,7 @@ func TestCommandsSayWhyNobodyObeys(t *testing.T) {
 	awaitReadiness(t, r.url(t), streamUnfit)
 	command(t, 1, "no bridge of account acme leads at present", "poll-now")
 	command(t, 1, "stream_unfit: stream NIMBLE does not exist", "poll-now")
-	command(t, 0, "leader         none", "status")
+	command(t, 0, "leader         none known", "status")
 	setenv(t, map[string]string{"NATS_URL": server.URL(), "NIMBLE_ACCOUNT": "other"})
 	command(t, 1, "no bridge of account other answers", "pause")
 

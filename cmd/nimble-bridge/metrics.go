@@ -25,7 +25,8 @@ type metrics struct {
 	duration prometheus.Histogram
 	delay    prometheus.Histogram
 
-	reconcileRequests, publishRetries prometheus.Counter
+	reconcileRequests prometheus.Counter
+	retries           prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -79,10 +80,10 @@ func (m *metrics) account(account string, status func() poller.Status, behind fu
 	m.reconcileRequests = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "nimble_bridge_reconcile_requests_total", Help: "Requests that reconciliations have cost.", ConstLabels: labels,
 	})
-	m.publishRetries = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "nimble_bridge_publish_retries_total", Help: "Attempts to publish that were repeated, because NATS refused or did not answer them.", ConstLabels: labels,
+	m.retries = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "nimble_bridge_publish_retries_total", Help: "Times that something was published again because it was refused or not acknowledged.", ConstLabels: labels,
 	})
-	m.registry.MustRegister(m.events, m.polls, m.rejected, m.duration, m.delay, m.reconcileRequests, m.publishRetries)
+	m.registry.MustRegister(m.events, m.polls, m.rejected, m.duration, m.delay, m.reconcileRequests, m.retries)
 
 	gauge := func(name, help string, value func() (float64, bool)) {
 		m.registry.MustRegister(&gaugeFunc{prometheus.NewDesc(name, help, nil, labels), value})
@@ -132,6 +133,13 @@ func (m *metrics) polled(r poller.PollResult) {
 	}
 	m.polls.WithLabelValues(result).Inc()
 	m.duration.Observe(r.Duration.Seconds())
+}
+
+// retried notes that something is published again.
+func (m *metrics) retried() {
+	if m.retries != nil { // Nothing is published before the account's metrics begin.
+		m.retries.Inc()
+	}
 }
 
 // reconciled notes the end of a reconciliation.

@@ -104,14 +104,14 @@ func (s *natsSide) waitConnected(ctx context.Context) error {
 	return s.conn.WaitConnected(ctx, natsPatience)
 }
 
-// open opens the account's stream. hooks are told what happens to what is published.
-func (s *natsSide) open(ctx context.Context, c *config, account string, hooks publisher.Hooks, log *zap.Logger) (*publisher.Publisher, error) {
+// open opens the account's stream. retried is called whenever something is published again.
+func (s *natsSide) open(ctx context.Context, c *config, account string, retried func(), log *zap.Logger) (*publisher.Publisher, error) {
 	if err := s.waitConnected(ctx); err != nil {
 		return nil, err
 	}
-	to := c.publication(account)
-	to.Hooks = hooks
-	return publisher.Open(ctx, s.conn, to, log)
+	settings := c.publication(account)
+	settings.Hooks.Retried = retried
+	return publisher.Open(ctx, s.conn, settings, log)
 }
 
 // publication says where an account's events go.

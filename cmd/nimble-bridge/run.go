@@ -111,6 +111,8 @@ type bridge struct {
 	troubleSince time.Time
 	// moved is the last sign of life.
 	moved time.Time
+	// pollTook is how long the last complete poll took.
+	pollTook time.Duration
 }
 
 func newBridge(cfg *config, log *zap.Logger, screen *screen) *bridge {
@@ -192,6 +194,9 @@ func (b *bridge) run(ctx context.Context) (err error) {
 	checks, endChecks := context.WithCancel(ctx)
 	background.Go(func() { b.lookAfter(checks, side, stream) })
 	defer endChecks()
+	background.Go(func() {
+		silence{log: b.log, interval: b.cfg.Interval, elsewhere: b.standsBy, status: p.Status, usual: b.usualPoll}.run(beside)
+	})
 	lease, err := b.lease(ctx, stream)
 	if err != nil {
 		return stopped(ctx, err)
@@ -293,8 +298,7 @@ func (b *bridge) findAccount(ctx context.Context, client *nimble.Client) (string
 func (b *bridge) open(ctx context.Context, side *natsSide, account string) (*publisher.Publisher, error) {
 	var stream *publisher.Publisher
 	err := b.await(ctx, "stream", func(ctx context.Context) (err error) {
-		// Nothing is published before the account's metrics have begun.
-		stream, err = side.open(ctx, b.cfg, account, publisher.Hooks{Retried: func() { b.metrics.publishRetries.Inc() }}, b.log)
+		stream, err = side.open(ctx, b.cfg, account, b.metrics.retried, b.log)
 		return err
 	})
 	return stream, err
@@ -325,6 +329,9 @@ func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.
 	}
 	settings.Polled = func(r poller.PollResult) {
 		b.alive()
+		if r.Err == nil {
+			b.set(func() { b.pollTook = r.Duration })
+		}
 		b.metrics.polled(r)
 		b.fitMemory()
 	}
@@ -385,6 +392,13 @@ func (b *bridge) standBy(leader string) {
 	if before != leader {
 		b.log.Info("another bridge polls this account; standing by", zap.String("leader", leader))
 	}
+}
+
+// standsBy tells whether another bridge polls.
+func (b *bridge) standsBy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.leader != "" && b.leader != b.name
 }
 
 // leads tells whether this bridge polls, and not another.
@@ -450,6 +464,13 @@ func (b *bridge) wait(r readiness) {
 		r.Since = b.waiting.Since
 	}
 	b.waiting = r
+}
+
+// usualPoll is how long a poll takes.
+func (b *bridge) usualPoll() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pollTook
 }
 
 // alive notes a sign of life.

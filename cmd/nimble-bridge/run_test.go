@@ -309,6 +309,9 @@ func TestRunPublishesWhatChanges(t *testing.T) {
 			`nimble_bridge_contacts{account="acme"} 251`,
 			`nimble_bridge_bucket_behind_events{account="acme"} `,
 			`nimble_bridge_publish_retries_total{account="acme"} 0`,
+			`nimble_bridge_leader{account="acme"} 1`,
+			`nimble_bridge_deletions_held{account="acme"} 0`,
+			`nimble_bridge_reconcile_requests_total{account="acme"} `,
 		} {
 			if !strings.Contains(body, "\n"+want) {
 				t.Errorf("/metrics has no line that begins with %s", want)

@@ -35,18 +35,17 @@ func (s statusScreen) text(statuses []status) string {
 		line("leader", "%s, version %s, up %s", first.Name, first.Build.Version, age(first.Started, s.now))
 	case first.Leader != "":
 		line("leader", "%s, which does not answer", first.Leader)
+		line("standing by", "%s, version %s, up %s", first.Name, first.Build.Version, age(first.Started, s.now))
 	default:
-		line("leader", "%s", s.paint(yellow, "none"))
+		line("leader", "%s", s.paint(yellow, "none known"))
+		line("bridge", "%s, version %s, up %s", first.Name, first.Build.Version, age(first.Started, s.now))
 	}
-	for _, other := range statuses {
-		if other.leads() {
-			continue
-		}
+	for _, other := range statuses[1:] {
 		text := other.Name + ", version " + other.Build.Version + ", " + string(other.State)
 		if !other.Ready {
 			text += ": " + string(other.Reason)
 		}
-		line("standing by", "%s", text)
+		line("beside it", "%s", text)
 	}
 	s.progress(line, first)
 	line("NATS", "%s", natsText(first.NATS))
@@ -144,7 +143,11 @@ func age(t, now time.Time) string {
 	case d < time.Minute:
 		return d.Round(100 * time.Millisecond).String()
 	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+		text := d.Round(time.Second).String()
+		if rounded, ok := strings.CutSuffix(text, "m0s"); ok {
+			text = rounded + "m"
+		}
+		return text
 	}
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
