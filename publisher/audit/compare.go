@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"nimble-bridge/publisher/event"
@@ -17,7 +20,9 @@ type comparison struct {
 	auditor auditor
 	stream  jetstream.Stream
 	created time.Time
-	state   jetstream.StreamState
+	// first is the stream's first sequence when the comparison began, state how far the stream reaches by what was asked last: both it and the log may grow.
+	first uint64
+	state jetstream.StreamState
 	// floor is the sequence up to which the auditor has acknowledged; consumed says whether its consumer was found.
 	floor    uint64
 	consumed bool
@@ -77,6 +82,7 @@ func compare(ctx context.Context, opts VerifyOptions, first file) (*comparison, 
 	if err := c.look(ctx); err != nil {
 		return nil, err
 	}
+	c.first = c.state.FirstSeq
 	if err := c.read(ctx); err != nil {
 		return nil, err
 	}
@@ -128,7 +134,11 @@ func (c *comparison) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.stream, c.state, c.created = stream, *state, stream.CachedInfo().Created
+	created := stream.CachedInfo().Created
+	if c.stream != nil && !created.Equal(c.created) {
+		return fmt.Errorf("stream %s was made anew while the log was compared with it; verify again", c.auditor.cfg.Stream)
+	}
+	c.stream, c.state, c.created = stream, *state, created
 	return nil
 }
 
@@ -146,7 +156,7 @@ func (c *comparison) message(ctx context.Context, v *verifier, l *line, says *fa
 	if subject.Verb == event.Deleted {
 		c.deleted[key] = says.Sequence
 	}
-	if says.Sequence < c.state.FirstSeq {
+	if says.Sequence < c.first {
 		c.older++
 		return nil
 	}
@@ -154,6 +164,10 @@ func (c *comparison) message(ctx context.Context, v *verifier, l *line, says *fa
 		return err
 	}
 	if c.next == nil || c.next.Sequence != says.Sequence {
+		if says.Sequence > c.state.LastSeq {
+			v.fault(&c.same, "the stream ends with sequence %d and has no message %d", c.state.LastSeq, says.Sequence)
+			return nil
+		}
 		c.absent++
 		if subject.ContactID != "" {
 			text := fmt.Sprintf("the stream has no message %d, and contact %s was not deleted or erased since", says.Sequence, subject.ContactID)
@@ -190,11 +204,8 @@ func (c *comparison) advance(ctx context.Context, v *verifier, to uint64) error 
 		}
 	}
 	for {
-		if c.next == nil {
-			var err error
-			if c.next, err = c.reader.read(ctx); err != nil {
-				return err
-			}
+		if err := c.peek(ctx, to); err != nil {
+			return err
 		}
 		if c.next == nil || c.next.Sequence >= to {
 			return nil
@@ -204,6 +215,37 @@ func (c *comparison) advance(ctx context.Context, v *verifier, to uint64) error 
 		}
 		c.next = nil
 	}
+}
+
+// peek reads the stream's next message, if there is one. What is known of the stream's end is asked for again where somebody wants to know of a sequence after it.
+func (c *comparison) peek(ctx context.Context, to uint64) error {
+	r := c.reader
+	if c.next != nil {
+		return nil
+	}
+	if to > r.last && r.seen >= r.last {
+		if err := c.look(ctx); err != nil {
+			return err
+		}
+		r.last = max(r.last, c.state.LastSeq)
+	}
+	if r.seen >= r.last {
+		return nil
+	}
+	// A message that came when it was the last one says nothing of what has come since; and what lies up to the end may be deleted.
+	if r.pending == 0 {
+		m, err := c.auditor.get(ctx, c.stream, r.seen+1, jetstream.WithGetMsgSubject(">"))
+		if err != nil {
+			return err
+		}
+		if m == nil || m.Sequence > r.last {
+			r.seen = r.last
+			return nil
+		}
+	}
+	var err error
+	c.next, err = r.read(ctx)
+	return err
 }
 
 // end concludes the comparison once the log is read.
@@ -224,8 +266,9 @@ func (c *comparison) end(ctx context.Context, v *verifier) error {
 	if err := c.look(ctx); err != nil {
 		return err
 	}
-	for key, e := range c.gone {
-		if e.sequence >= c.state.FirstSeq && c.deleted[key] < e.sequence {
+	gone := slices.SortedFunc(maps.Keys(c.gone), func(a, b string) int { return cmp.Compare(c.gone[a].sequence, c.gone[b].sequence) })
+	for _, key := range gone {
+		if e := c.gone[key]; e.sequence >= c.state.FirstSeq && c.deleted[key] < e.sequence {
 			c.same.fault(e.at.File, e.at.Line, "%s", e.at.Text)
 		}
 	}
@@ -261,8 +304,8 @@ func (c *comparison) close() {
 type reader struct {
 	iterator jetstream.MessagesContext
 	stream   string
-	last     uint64
-	done     bool
+	// last is how far to read, seen how far it was read, pending how many messages were left then.
+	last, seen, pending uint64
 	// release ends the watch over the context.
 	release func() bool
 }
@@ -282,7 +325,7 @@ func (c *comparison) read(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading stream %s: %w", a.cfg.Stream, a.conn.Explain(err, began))
 	}
-	c.reader = &reader{stream: a.cfg.Stream, last: c.state.LastSeq, done: consumer.CachedInfo().NumPending == 0}
+	c.reader = &reader{stream: a.cfg.Stream, last: c.state.LastSeq, seen: max(c.state.FirstSeq, 1) - 1, pending: consumer.CachedInfo().NumPending}
 	if c.reader.iterator, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxBatch, max(pullBytes, 2*int(a.conn.NATS().MaxPayload())))); err != nil {
 		return fmt.Errorf("reading stream %s: %w", a.cfg.Stream, err)
 	}
@@ -290,14 +333,14 @@ func (c *comparison) read(ctx context.Context) error {
 	return nil
 }
 
-// read returns the next message; nil at the end.
+// read returns the next message, which has to be there.
 func (r *reader) read(ctx context.Context) (*message, error) {
-	if r.done || ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
 	msg, err := r.iterator.Next(jetstream.NextMaxWait(patience))
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if errors.Is(err, nats.ErrTimeout) {
+		return nil, fmt.Errorf("reading stream %s: nothing came after sequence %d within %v, perhaps since messages were deleted meanwhile; verify again", r.stream, r.seen, patience)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading stream %s: %w", r.stream, err)
@@ -306,6 +349,6 @@ func (r *reader) read(ctx context.Context) (*message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading stream %s: %w", r.stream, err)
 	}
-	r.done = meta.NumPending == 0 || meta.Sequence.Stream >= r.last
+	r.seen, r.pending = meta.Sequence.Stream, meta.NumPending
 	return &message{Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()}, nil
 }

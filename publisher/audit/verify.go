@@ -1,10 +1,13 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -440,7 +443,8 @@ func (v *verifier) conclude() {
 	if v.without > 0 {
 		v.content.Text += fmt.Sprintf("; %d without content", v.without)
 	}
-	for _, f := range v.bare {
+	bare := slices.SortedFunc(maps.Values(v.bare), func(a, b Fault) int { return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line) })
+	for _, f := range bare {
 		v.content.fault(f.File, f.Line, "%s", f.Text)
 	}
 	v.order.say("stream %s up to %d: %s", v.header.Stream, v.position, counted(v.messages, "message"))

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -256,6 +257,58 @@ func TestTampering(t *testing.T) {
 				t.Errorf("with an anchor, without the stream:\n%s", text(anchored))
 			}
 		})
+	}
+}
+
+// TestVerifyWhileEventsComeIn verifies again and again while the stream and the log grow: neither is ever seen at the same moment as the other.
+func TestVerifyWhileEventsComeIn(t *testing.T) {
+	s := newSite(t)
+	s.live()
+	dir := folder(t)
+	a := s.audit(dir, func(c *audit.Config) { c.MaxFileSize, c.Compress = 50_000, true })
+	a.reaches(23)
+	stop, published := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				published <- nil
+				return
+			default:
+			}
+			if _, err := s.js.PublishMsg(context.Background(), eventOf(event.Created, fmt.Sprint("new", i), 1)); err != nil {
+				published <- err
+				return
+			}
+		}
+	}()
+	for range 15 {
+		holds(t, s.verify(dir))
+	}
+	close(stop)
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	a.reaches(s.last())
+	if err := a.ends(); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, s.verify(dir))
+}
+
+// TestLogBeyondTheStream holds a log against a stream that does not reach as far.
+func TestLogBeyondTheStream(t *testing.T) {
+	s := newSite(t)
+	s.live()
+	loss := s.save()
+	s.happens(event.Created, "x")
+	s.receipt(0)
+	dir := folder(t)
+	s.audited(dir)
+	loss()
+	c := check(t, s.verify(dir), "stream")
+	if c.Count != 2 || !strings.Contains(c.Faults[0].String(), "line 25: the stream ends with sequence 23 and has no message 24") {
+		t.Errorf("got %+v, want both messages beyond the stream", c)
 	}
 }
 
