@@ -69,7 +69,7 @@
 //   - sequence: nothing is missing between the first message and the last.
 //   - revisions: each contact's events are numbered 1, 2, 3 …, except across gaps.
 //   - receipts: when the bridge found Nimble and the stream in agreement on so many contacts, as many were alive by the log. Where gaps have left out
-//     n messages, the numbers may differ by n.
+//     n messages, the numbers may differ by n; and contacts that were just erased may still be counted, because the bridge hears of an erasure later.
 //   - stream, with a connection: every message that the stream has, and every one that the log has, is the same on the other side. The log may have more where
 //     the stream reaches back less far, or where a contact's events are gone and its deletion came later.
 //   - end, with a connection: the log reaches what its consumer has acknowledged.
@@ -89,7 +89,7 @@
 // The log is a copy of people's data, in files that only its owner can read (0600 in a directory with 0700). Erasing a contact from NATS does not reach it. There are
 // two ways to have a log and erase:
 //
-//   - [Config.WithoutContent] keeps events out from the start, except receipts. The log then proves what happened to which contact id and when, and that
+//   - [Config.WithoutContent] keeps events out from the start, except receipts and what erasures leave. The log then proves what happened to which contact id and when, and that
 //     the stream's events are those; it has no names and no values.
 //   - [Redact] takes a contact's events out of a log, and notes that. Run it with the auditor stopped, after the erasure, whose own event says erased.
 //

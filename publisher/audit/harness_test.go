@@ -142,6 +142,19 @@ func eventOf(verb event.Verb, id string, revision uint64) *nats.Msg {
 	return &nats.Msg{Subject: subject.String(), Header: nats.Header(h.Map()), Data: e.Encode()}
 }
 
+// erase stores the event that an erasure leaves.
+func (s *site) erase(id string) uint64 {
+	s.t.Helper()
+	m := s.event(event.Deleted, id)
+	e, err := event.Decode(m.Data)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	e.Data.Erased, e.Data.Reason, e.Data.Summary, e.Data.Contact = true, "erased", event.Summary{}, []byte(`{"id":"`+id+`"}`)
+	m.Data = e.Encode()
+	return s.publish(m)
+}
+
 // receipt stores a receipt for the contacts that are alive, and some more.
 func (s *site) receipt(more int) uint64 {
 	s.t.Helper()

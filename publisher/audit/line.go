@@ -300,6 +300,20 @@ func kept(name string) bool {
 // isReceipt tells a receipt, which is about no person, from everything else that a stream may hold.
 func isReceipt(subject string) bool { return strings.HasSuffix(subject, ".bridge.reconciled") }
 
+// impersonal tells whether a message is about no person, so that it is kept where events are not: a receipt, or the event that an erasure leaves.
+func impersonal(subject string, body []byte) bool {
+	return isReceipt(subject) || isErasure(subject, body)
+}
+
+// isErasure tells whether a message is the deleted event that the erasure of a contact leaves, with nothing of the contact but its id.
+func isErasure(subject string, body []byte) bool {
+	if s, err := event.ParseSubject(subject); err != nil || s.Verb != event.Deleted {
+		return false
+	}
+	e, err := event.Decode(body)
+	return err == nil && e.Data.Erased
+}
+
 // header is the first line of a file.
 type header struct {
 	file    int

@@ -120,7 +120,7 @@ func copyRedacted(ctx context.Context, dir string, f file, contacts []string, to
 // concerns tells whether a line's content is about one of the contacts.
 func concerns(l *line, says *facts, contacts []string) bool {
 	if s, err := event.ParseSubject(says.Subject); err == nil {
-		return slices.Contains(contacts, s.ContactID)
+		return slices.Contains(contacts, s.ContactID) && !isErasure(says.Subject, l.content)
 	}
 	notice, err := event.DecodeRejected(l.content)
 	return err == nil && slices.Contains(contacts, notice.Data.ContactID)

@@ -66,7 +66,7 @@ func TestGapBeforeTheFirst(t *testing.T) {
 	r := s.verify(dir)
 	holds(t, r)
 	has(t, r, "sequence", "11 messages; 1 gap noted (12 messages gone before they were audited)")
-	has(t, r, "receipts", "of 1 within what the gaps have left out")
+	has(t, r, "receipts", "1 of them but for what gaps have left out")
 	s.live()
 	s.live()
 	s.purge(jetstream.WithPurgeSequence(50)) // And while the auditor is away.

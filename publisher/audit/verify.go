@@ -90,10 +90,15 @@ type verifier struct {
 	torn    bool
 
 	messages, gaps, rewinds, anews, without, checked, near int
-	// missed is how many messages the gaps since the stream was made stand for.
+	// lost is how many messages the gaps stand for; holes and missed are the gaps and their messages since the stream was made.
+	lost     uint64
+	holes    int
 	missed   uint64
 	contacts map[string]*contact
 	alive    map[string]int
+	// unsettled has, for each account, the contacts that were erased and that the bridge may still count: an erasure is another program's, and the bridge hears
+	// of it later. They are settled with the contact's next event, or with a receipt that does without them.
+	unsettled map[string]map[string]struct{}
 	// seen is how many contacts there were in all.
 	seen int
 	// bare has the first line of each contact that lacks its content, though the file keeps contents; the key is the contact's id, empty for notices.
@@ -107,15 +112,16 @@ type verifier struct {
 // contact is what a log says of a contact so far.
 type contact struct {
 	revision uint64
-	// gaps is how many gaps there were before its last line.
-	gaps  int
+	// holes is how many gaps there were before its last line.
+	holes int
 	alive bool
 }
 
 func (v *verifier) verify(ctx context.Context) (*Report, error) {
 	v.whole.Name, v.chain.Name, v.content.Name, v.order.Name = "files", "chain", "content", "sequence"
 	v.revisions.Name, v.receipts.Name, v.anchors.Name = "revisions", "receipts", "anchors"
-	v.contacts, v.alive, v.bare, v.anchored = make(map[string]*contact), make(map[string]int), make(map[string]Fault), make(map[Hash]string)
+	v.bare, v.anchored = make(map[string]Fault), make(map[Hash]string)
+	v.forget()
 	var err error
 	if v.against, err = compare(ctx, v.opts, v.files[0]); err != nil {
 		return nil, err
@@ -243,12 +249,18 @@ func (v *verifier) line(ctx context.Context, f file, b []byte) error {
 		v.anews++
 		v.position, v.header.Created = 0, says.Anew.Created
 		v.found = append(v.found, mark{index: v.index, anew: true})
-		v.contacts, v.alive, v.gaps, v.missed, v.partial = make(map[string]*contact), make(map[string]int), 0, 0, false
+		v.forget()
 	case redactedLine:
 		v.redacted(says.Redacted.Contact)
 	case unknownLine:
 	}
 	return nil
+}
+
+// forget begins a stream.
+func (v *verifier) forget() {
+	v.contacts, v.alive, v.unsettled = make(map[string]*contact), make(map[string]int), make(map[string]map[string]struct{})
+	v.holes, v.missed, v.partial = 0, 0, false
 }
 
 // beginning is called with the log's first line. Where earlier files were taken away, an anchor has to say what they ended with.
@@ -320,7 +332,7 @@ func (v *verifier) message(ctx context.Context, l *line, says *facts) error {
 	}
 	switch {
 	case isContact:
-		v.revision(subject, says)
+		v.revision(subject, l, says)
 	case isReceipt(says.Subject):
 		v.receipt(l, says)
 	}
@@ -374,12 +386,14 @@ func (v *verifier) gap(ctx context.Context, g *Gap) error {
 		return nil
 	}
 	v.gaps++
+	v.lost += g.To - g.From + 1
+	v.holes++
 	v.missed += g.To - g.From + 1
 	return v.against.gap(ctx, v, g)
 }
 
 // revision checks that a contact's events follow each other.
-func (v *verifier) revision(s event.Subject, says *facts) {
+func (v *verifier) revision(s event.Subject, l *line, says *facts) {
 	var revision uint64
 	if _, err := fmt.Sscan(says.Headers.Revision, &revision); err != nil || revision == 0 {
 		v.fault(&v.revisions, "the event of contact %s has no revision", s.ContactID)
@@ -394,18 +408,25 @@ func (v *verifier) revision(s event.Subject, says *facts) {
 		v.seen++
 	}
 	// Only what gaps have left out, or files that are not here, may have had the revisions between.
-	jumps := v.gaps > c.gaps || !known && v.partial
+	jumps := v.holes > c.holes || !known && v.partial
 	if revision != c.revision+1 && (!jumps || revision <= c.revision) {
 		v.fault(&v.revisions, "contact %s: revision %d follows %d", s.ContactID, revision, c.revision)
 	}
 	alive := s.Verb != event.Deleted
+	delete(v.unsettled[s.Account], s.ContactID)
+	if c.alive && !alive && isErasure(says.Subject, l.content) {
+		if v.unsettled[s.Account] == nil {
+			v.unsettled[s.Account] = make(map[string]struct{})
+		}
+		v.unsettled[s.Account][s.ContactID] = struct{}{}
+	}
 	switch {
 	case alive && !c.alive:
 		v.alive[s.Account]++
 	case !alive && c.alive:
 		v.alive[s.Account]--
 	}
-	c.revision, c.gaps, c.alive = revision, v.gaps, alive
+	c.revision, c.holes, c.alive = revision, v.holes, alive
 }
 
 // receipt checks that as many contacts are alive as the bridge counted.
@@ -420,11 +441,15 @@ func (v *verifier) receipt(l *line, says *facts) {
 	}
 	account := strings.TrimPrefix(r.Source, event.Source(""))
 	alive, counted := v.alive[account], r.Data.Contacts
-	off := uint64(max(alive-counted, counted-alive))
+	off, explained := uint64(max(alive-counted, counted-alive)), v.missed
+	if counted > alive {
+		explained += uint64(len(v.unsettled[account]))
+	}
 	v.checked++
 	switch {
 	case off == 0:
-	case off <= v.missed:
+		clear(v.unsettled[account])
+	case off <= explained:
 		v.near++
 	default:
 		v.fault(&v.receipts, "the receipt at sequence %d counts %d contacts of account %s, the log has %d", says.Sequence, counted, account, alive)
@@ -452,7 +477,7 @@ func (v *verifier) conclude() {
 		n    int
 		text string
 	}{
-		{v.gaps, fmt.Sprintf("%s noted (%s gone before they were audited)", counted(v.gaps, "gap"), counted(v.missed, "message"))},
+		{v.gaps, fmt.Sprintf("%s noted (%s gone before they were audited)", counted(v.gaps, "gap"), counted(v.lost, "message"))},
 		{v.rewinds, fmt.Sprintf("the stream lost its end %s", counted(v.rewinds, "time"))},
 		{v.anews, fmt.Sprintf("the stream was made anew %s", counted(v.anews, "time"))},
 	} {
@@ -469,7 +494,7 @@ func (v *verifier) conclude() {
 	default:
 		v.receipts.say("%s of reconciliations with as many contacts as the log has", counted(v.checked, "receipt"))
 		if v.near > 0 {
-			v.receipts.Text += fmt.Sprintf("; of %d within what the gaps have left out", v.near)
+			v.receipts.Text += fmt.Sprintf("; %d of them but for what gaps have left out or an erasure had just removed", v.near)
 		}
 	}
 	if len(v.opts.Anchors) == 0 {

@@ -380,6 +380,47 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
+// TestReceiptsAndErasures lets a contact be erased behind the back of the bridge, which counts it for a while.
+func TestReceiptsAndErasures(t *testing.T) {
+	for _, content := range []bool{true, false} {
+		t.Run(fmt.Sprint("content=", content), func(t *testing.T) {
+			s := newSite(t)
+			s.live()
+			s.erase("c5")
+			s.receipt(1)
+			s.receipt(1)
+			s.receipt(0) // Now the bridge knows.
+			dir := folder(t)
+			mode := func(c *audit.Config) { c.WithoutContent = !content }
+			s.audited(dir, mode)
+			r := s.verify(dir)
+			holds(t, r)
+			has(t, r, "receipts", "4 receipts of reconciliations with as many contacts as the log has; 2 of them but for")
+			s.receipt(1)
+			s.erase("c6")
+			s.receipt(2)
+			s.receipt(-1)
+			s.receipt(0)
+			s.erase("c7")
+			s.happens(event.Created, "c7")
+			s.receipt(1)
+			s.audited(dir, mode)
+			c := check(t, s.verify(dir), "receipts")
+			var got []string
+			for _, f := range c.Faults {
+				got = append(got, f.Text)
+			}
+			want := `the receipt at sequence 28 counts 8 contacts of account acme, the log has 7
+the receipt at sequence 30 counts 8 contacts of account acme, the log has 6
+the receipt at sequence 31 counts 5 contacts of account acme, the log has 6
+the receipt at sequence 35 counts 7 contacts of account acme, the log has 6`
+			if strings.Join(got, "\n") != want {
+				t.Errorf("faults\n%s\nwant\n%s", strings.Join(got, "\n"), want)
+			}
+		})
+	}
+}
+
 func TestRevisions(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -295,7 +295,7 @@ func (w *writer) message(m *message) error {
 	at := len(w.buf)
 	w.buf = m.appendFacts(w.buf, content)
 	sum := hashOf(w.buf[at:])
-	if !w.opts.content && !isReceipt(m.Subject) {
+	if !w.opts.content && !impersonal(m.Subject, m.Data) {
 		content = nil
 	}
 	w.seal(at, content)
