@@ -120,3 +120,25 @@ func mustGet(tb testing.TB, client *http.Client, path string) []byte {
 	}
 	return body
 }
+
+// BenchmarkLook looks through an account as somebody does who searches in it by hand.
+func BenchmarkLook(b *testing.B) {
+	const contacts = 20_000
+	account := nimbletest.New(nimbletest.WithContacts(contacts))
+	for _, look := range []struct {
+		name   string
+		filter nimbletest.Filter
+	}{
+		{"all", nimbletest.Filter{}},
+		{"tag", nimbletest.Filter{Tag: "VIP"}},
+		{"text", nimbletest.Filter{Text: "lovelace"}},
+	} {
+		b.Run(look.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				account.Look(look.filter, 0, 100)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/contacts, "ns/contact")
+		})
+	}
+}

@@ -224,3 +224,39 @@ func ExampleAccount_ServeHTTP() {
 	fmt.Fprintln(os.Stdout, "ready")
 	// Output: ready
 }
+
+// Contacts that are gone can still be looked at, and come back.
+func ExampleAccount_Look() {
+	account := nimbletest.New(nimbletest.WithContacts(1000))
+	account.Create(nimbletest.Blank(), nimbletest.Field("first name", "Ada"), nimbletest.Field("last name", "Lovelace"), nimbletest.Tags("engine"))
+	account.Hide(account.Pick(500)...) // Half of the account, as after a change of rights.
+	account.Delete(account.Find(nimbletest.Filter{Tag: "engine"}, 1)...)
+
+	gone := []nimbletest.Standing{nimbletest.Hidden, nimbletest.Unlisted, nimbletest.Deleted}
+	found, total := account.Look(nimbletest.Filter{Standings: gone}, 0, 10)
+	fmt.Println(total, "gone; the last changed is", found[0].Name, "who is", found[0].Standing)
+	for _, s := range found[:1] {
+		account.Reappear(s.ID)
+	}
+	fmt.Println(account.Len(), "in sight")
+	// Output:
+	// 501 gone; the last changed is Ada Lovelace who is deleted
+	// 501 in sight
+}
+
+// A record that is malformed for a while, as a client finds it in a listing.
+func ExampleAccount_Spoil() {
+	account := nimbletest.New()
+	client := &http.Client{Transport: account.Transport()}
+	id := account.Create()
+	account.Spoil(id, `{"id": null}`)
+	var list struct{ Resources []json.RawMessage }
+	get(client, "http://nimble.test/api/v1/contacts", &list)
+	fmt.Println(string(list.Resources[0]))
+	account.Mend(id)
+	get(client, "http://nimble.test/api/v1/contacts", &list)
+	fmt.Println(strings.HasPrefix(string(list.Resources[0]), `{"id":"`+id+`"`))
+	// Output:
+	// {"id": null}
+	// true
+}

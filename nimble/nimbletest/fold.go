@@ -33,7 +33,12 @@ func fold(s string) string {
 		return s
 	}
 	var b strings.Builder
+	b.Grow(len(s))
 	for _, r := range s {
+		if r < 0x80 {
+			b.WriteByte(byte(r))
+			continue
+		}
 		switch f, ok := folds[r]; {
 		case ok:
 			b.WriteString(f)

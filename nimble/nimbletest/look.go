@@ -89,13 +89,18 @@ func (a *Account) look(f Filter, offset, limit int) (page []sighted, total int) 
 		standings = []Standing{Visible, Unlisted}
 	}
 	text := fold(f.Text)
+	var words []string // as an invented document spells them
+	for word := range strings.FieldsSeq(text) {
+		quoted := quote(nil, word)
+		words = append(words, string(quoted[1:len(quoted)-1]))
+	}
 	offset = max(0, offset)
 	most := offset + min(max(0, limit), math.MaxInt/4-offset)
 	newestFirst := func(p, q sighted) int {
 		return cmp.Or(cmp.Compare(q.state.updated, p.state.updated), cmp.Compare(p.id, q.id))
 	}
 	for s := range a.walk {
-		if !slices.Contains(standings, s.standing) || f.Tag != "" && !slices.Contains(s.tags(), f.Tag) || text != "" && !s.mentions(text) {
+		if !slices.Contains(standings, s.standing) || f.Tag != "" && !slices.Contains(s.tags(), f.Tag) || text != "" && !s.mentions(text, words) {
 			continue
 		}
 		total++
@@ -204,12 +209,23 @@ func (a *Account) walk(yield func(sighted) bool) {
 	}
 }
 
-// mentions tells whether a folded text occurs in the contact.
-func (s *sighted) mentions(text string) bool {
+// mentions tells whether a folded text occurs in the contact. words are the words in it.
+func (s *sighted) mentions(text string, words []string) bool {
+	if s.state.doc == nil {
+		// Taking an invented document apart takes much longer than inventing it, and most do not have the words anywhere.
+		document := fold(string(s.view.append(make([]byte, 0, 4096), s.record, s.state)))
+		if !allIn(document, words) {
+			return false
+		}
+	}
 	if strings.HasPrefix(fold(s.id), text) || strings.Contains(fold(s.name()), text) {
 		return true
 	}
 	return slices.ContainsFunc(s.everything(), func(value string) bool { return strings.Contains(fold(value), text) })
+}
+
+func allIn(text string, words []string) bool {
+	return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(text, word) })
 }
 
 func (s *sighted) name() string {
