@@ -228,8 +228,8 @@ func ExampleAccount_ServeHTTP() {
 // Contacts that are gone can still be looked at, and come back.
 func ExampleAccount_Look() {
 	account := nimbletest.New(nimbletest.WithContacts(1000))
-	account.Create(nimbletest.Blank(), nimbletest.Field("first name", "Ada"), nimbletest.Field("last name", "Lovelace"), nimbletest.Tags("engine"))
 	account.Hide(account.Pick(500)...) // Half of the account, as after a change of rights.
+	account.Create(nimbletest.Blank(), nimbletest.Field("first name", "Ada"), nimbletest.Field("last name", "Lovelace"), nimbletest.Tags("engine"))
 	account.Delete(account.Find(nimbletest.Filter{Tag: "engine"}, 1)...)
 
 	gone := []nimbletest.Standing{nimbletest.Hidden, nimbletest.Unlisted, nimbletest.Deleted}
