@@ -169,8 +169,10 @@ func (c *Config) check() error {
 	return nil
 }
 
-// subjects are the filter as NATS has it. No two of them overlap.
-func (c *Config) subjects() []string {
+// Subjects are those of the events that the filter takes, as far as subjects can tell, for who reads the stream in another way. No two of them overlap. What they cannot
+// tell is for [Filter.Wants].
+func (c Config) Subjects() []string {
+	c = c.withDefaults()
 	tokens := func(given []string) []string {
 		if len(given) == 0 {
 			return []string{"*"}
@@ -201,8 +203,8 @@ func fits[T comparable](list []T, element T) bool {
 	return len(list) == 0 || slices.Contains(list, element)
 }
 
-// wants tells whether an event is one to handle. What only its changes can tell is looked for in the header, and in the event where the header had no room for all.
-func (f *Filter) wants(h map[string][]string, e *event.Event) bool {
+// Wants tells whether an event on one of the filter's subjects is one to handle, by what it changed. That is looked for in the headers, and in the event where they had no room for all.
+func (f *Filter) Wants(h map[string][]string, e *event.Event) bool {
 	if len(f.Changed) == 0 || e.Verb() != event.Updated {
 		return true
 	}
@@ -247,7 +249,7 @@ func (c *Config) durable(is jetstream.ConsumerConfig) jetstream.ConsumerConfig {
 // eventsDurable is the consumer of the event stream.
 func (c *Config) eventsDurable(is jetstream.ConsumerConfig, exists bool) jetstream.ConsumerConfig {
 	is = c.durable(is)
-	is.FilterSubject, is.FilterSubjects = "", c.subjects()
+	is.FilterSubject, is.FilterSubjects = "", c.Subjects()
 	if is.Description == "" {
 		is.Description = "Contact events of nimble-bridge, in order per contact"
 	}

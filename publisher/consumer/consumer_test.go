@@ -117,8 +117,7 @@ func TestResumesWhereItStopped(t *testing.T) {
 	for i := range 30 {
 		w.publish(fmt.Sprint("c", i%7), event.Updated, "tags")
 	}
-	// What is not given back on a stop would be missing for an hour.
-	cfg := quick(func(c *consumer.Config) { c.AckWait = time.Hour })
+	cfg := quick()
 	for range 3 {
 		r := consume(t, w.connect(), cfg, handle)
 		for range 8 {
@@ -142,6 +141,37 @@ func TestResumesWhereItStopped(t *testing.T) {
 	}
 	if d.len() != 30 {
 		t.Errorf("%d events handled, want each of 30 once: the stops were clean", d.len())
+	}
+}
+
+// What is not given back on a stop would be missing for an hour.
+func TestStopGivesBackWhatHasNotBegun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 3 {
+		w.publish("a", event.Updated, "tags")
+		w.publish("b", event.Updated, "tags")
+	}
+	cfg := quick(func(c *consumer.Config) {
+		c.AckWait, c.Concurrency, c.FirstRetry, c.LongestRetry = time.Hour, 1, time.Hour, time.Hour
+	})
+	var tried atomic.Int32
+	r := consume(t, w.connect(), cfg, func(context.Context, *consumer.Delivery) error {
+		tried.Add(1)
+		return errBusy
+	})
+	eventually(t, "everything is here", func() bool { _, n := w.outstanding("test"); return n == 6 && tried.Load() == 2 })
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	var d diary
+	consume(t, w.connect(), cfg, func(_ context.Context, m *consumer.Delivery) error {
+		d.note(m)
+		return nil
+	})
+	w.idle("test")
+	if err := d.checkOrder(w.revisions); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -24,7 +24,8 @@
 // [Config.MaxPending] events wait in all.
 //
 // Nothing is dropped. An event that fails [Config.MaxTries] times, or that the handler calls [Permanent], is stored as a dead letter before it is acknowledged, and the next one of its contact
-// begins. While the letter cannot be stored the event is kept, and only its contact waits. What is no contact event becomes a letter at once.
+// begins. While the letter cannot be stored the event is kept, and only its contact waits. What is no contact event becomes a letter at once. See
+// [Letters] for how to look at them and have them handled again.
 //
 // # Several processes
 //

@@ -15,7 +15,7 @@ import (
 // again, in no particular order, once the server has waited long enough for a sign of life. Until then an event may begin only if no earlier one of its
 // contact can be among them.
 //
-// A doubt begins when deliveries, which the server numbers, are missing. It ends when everything that the server waits for is here.
+// A doubt begins when deliveries, which the server numbers, are missing, or when events are forgotten that were here. It ends when everything that the server waits for is here.
 type doubt struct {
 	// again counts how often deliveries were missing.
 	again int
@@ -37,7 +37,7 @@ func (d *doubt) arrivals() chan struct{} {
 // beginDoubt is called with the mutex held.
 func (r *runner) beginDoubt(s *source) {
 	switch {
-	case !s.events:
+	case !s.events, r.halted():
 	case s.doubt != nil:
 		s.doubt.again++
 	default:
@@ -67,19 +67,23 @@ func (r *runner) resolve(s *source, d *doubt) {
 	}
 }
 
-// resolved counts what the server waits for and what is here. Nothing is acknowledged meanwhile, and deliveries that the server counts are waited for, so that both
+// resolved counts what the server waits for and what is certain to be among it here. Nothing is acknowledged meanwhile, and deliveries that the server counts are waited for, so that both
 // numbers are of the same moment.
 func (r *runner) resolved(s *source, d *doubt) (bool, error) {
 	r.settling.Lock()
 	defer r.settling.Unlock()
 	r.mu.Lock()
-	again := d.again
+	again, last := d.again, s.last
 	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(r.hard, answerTimeout)
 	defer cancel()
 	info, err := s.consumer.Info(ctx)
 	if err != nil {
 		return false, err
+	}
+	if info.Delivered.Consumer < last {
+		// A server that has just been started, and has not read yet what it knows of the durable, or has lost it.
+		return false, nil
 	}
 	r.awaitDelivery(s, d, info.Delivered.Consumer)
 
@@ -88,7 +92,7 @@ func (r *runner) resolved(s *source, d *doubt) (bool, error) {
 	d.floor, d.known = info.AckFloor.Stream, true
 	here := 0
 	for _, h := range s.held {
-		if h.delivery <= info.Delivered.Consumer {
+		if !h.unsure && h.delivery <= info.Delivered.Consumer {
 			here++
 		}
 	}
@@ -135,7 +139,7 @@ func (r *runner) mayBegin(l *lane, h *held) bool {
 			return true
 		}
 		floor, known, news, suspect := d.floor, d.known, d.news, l.suspect
-		if suspect > 0 && (suspect <= floor || h.source.done.knows(suspect)) {
+		if suspect > 0 && (suspect <= floor || suspect >= h.sequence || h.source.done.knows(suspect)) {
 			suspect = 0
 		}
 		r.mu.Unlock()

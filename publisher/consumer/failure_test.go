@@ -110,9 +110,7 @@ func TestLostConnectionWithEventsInIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var d diary
-	// The signs of life of a busy machine come late, and what is given out again meanwhile is out of order.
-	patient := func(c *consumer.Config) { c.AckWait = 5 * time.Second }
-	consume(t, w.connect(), quick(patient), func(_ context.Context, m *consumer.Delivery) error {
+	consume(t, w.connect(), quick(), func(_ context.Context, m *consumer.Delivery) error {
 		if rand.IntN(3) == 0 {
 			return errBusy
 		}
@@ -148,7 +146,12 @@ func TestServerRestarts(t *testing.T) {
 		}
 		w.stop()
 		w.start()
-		eventually(t, "the test is connected again", w.js.Conn().IsConnected)
+		eventually(t, "the test is connected again", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			_, err := w.js.Stream(ctx, stream)
+			return err == nil
+		})
 	}
 	w.idle("test")
 	if err := d.checkOrder(w.revisions); err != nil {

@@ -29,6 +29,8 @@ type source struct {
 
 	held map[uint64]*held
 	done *memory
+	// late is what came when the run was about to end.
+	late []jetstream.Msg
 	// last is the number that the server gave to the last delivery that came here, and pin the name under which this process gets deliveries.
 	last uint64
 	pin  string
@@ -53,6 +55,8 @@ type held struct {
 	// msg is the latest delivery: only that one is certain to be known to the server.
 	msg   jetstream.Msg
 	state state
+	// unsure says that the server may or may not wait for it still: an acknowledgement has been sent.
+	unsure bool
 	// gone is closed when the event is no longer held.
 	gone chan struct{}
 	// news gets a token when msg is replaced.
@@ -114,10 +118,14 @@ func (r *runner) arrive(s *source, msg jetstream.Msg) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.halted() {
-		_ = msg.Nak() // Unanswered it comes back as well, later.
+		// Given back when nothing can be on its way here any more: at once, it would come again, and might get lost.
+		s.late = append(s.late, msg)
 		return
 	}
 	s.pin = msg.Headers().Get(headerPin)
+	if meta.Sequence.Consumer <= s.last {
+		r.forget(s)
+	}
 	if meta.Sequence.Consumer != s.last+1 {
 		r.beginDoubt(s)
 	}
@@ -155,6 +163,16 @@ func (r *runner) arrive(s *source, msg jetstream.Msg) {
 	l.queue = slices.Insert(l.queue, at, h)
 	if at == 0 {
 		nudge(l.wake)
+	}
+}
+
+// forget is called, with the mutex held, when the server counts deliveries from an earlier number on: it was killed before it had noted the last ones, and does
+// not know what was delivered since. All of that comes again.
+func (r *runner) forget(s *source) {
+	for _, h := range s.held {
+		if h.unsure = true; h.state == waiting {
+			r.lanes[keyOf(s, h.msg)].remove(h)
+		}
 	}
 }
 
@@ -217,7 +235,7 @@ func (r *runner) process(l *lane, h *held) {
 	}
 	d.Requeued = !h.source.events
 	log := r.log.With(zap.String("contact_id", d.Event.Subject), zap.Uint64("seq", d.Sequence))
-	if !d.Requeued && !r.cfg.Filter.wants(d.Header, d.Event) {
+	if !d.Requeued && !r.cfg.Filter.Wants(d.Header, d.Event) {
 		r.settle(l, h, msg)
 		return
 	}
@@ -279,12 +297,11 @@ func (r *runner) newDelivery(msg jetstream.Msg) (*Delivery, error) {
 	if d.Event, err = event.Decode(d.Body); err != nil {
 		return nil, err
 	}
-	if s, err := event.ParseSubject(d.Subject); err != nil {
-		return nil, err
-	} else if s.ContactID != d.Event.Subject || s.Account != d.Event.Data.Account {
-		return nil, fmt.Errorf("an event of another contact stands on subject %s", d.Subject)
+	s, err := event.ParseSubject(d.Subject)
+	if err == nil && (s.ContactID != d.Event.Subject || s.Account != d.Event.Data.Account) {
+		err = fmt.Errorf("an event of another contact stands on subject %s", d.Subject)
 	}
-	return d, nil
+	return d, err
 }
 
 // headersOf leaves out what the server adds for the client library.
@@ -390,6 +407,7 @@ func (r *runner) settle(l *lane, h *held, handled jetstream.Msg) {
 			r.mu.Unlock()
 			return
 		}
+		h.unsure = true
 		r.mu.Unlock()
 		err := r.acknowledge(msg)
 		if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {

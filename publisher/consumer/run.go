@@ -83,12 +83,16 @@ type runner struct {
 // setUp finds the streams and creates or updates the durables. It tries again for as long as there is no answer.
 func (r *runner) setUp(ctx context.Context) ([]*source, error) {
 	pauses := newPauses()
+	said := ""
 	for {
 		sources, err := r.trySetUp(ctx)
 		if err == nil || !unanswered(err) || r.nc.IsClosed() {
 			return sources, err
 		}
-		r.log.Warn("waiting for NATS", zap.Error(err))
+		if text := err.Error(); text != said {
+			said = text
+			r.log.Warn("waiting for NATS", zap.Error(err))
+		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -213,7 +217,7 @@ func (r *runner) run(ctx context.Context, sources []*source) error {
 	stopConsuming := func() {
 		for _, c := range consuming {
 			if r.nc.IsConnected() {
-				c.Drain() // What is on its way here is given back at once, see arrive.
+				c.Drain() // What is on its way here still arrives, to be given back.
 			} else {
 				c.Stop()
 			}
@@ -398,11 +402,14 @@ func (r *runner) giveBack(ctx context.Context, sources []*source) {
 				rest = append(rest, h)
 			}
 		}
-		pin := s.pin
+		pin, late := s.pin, s.late
 		r.mu.Unlock()
 		slices.SortFunc(rest, bySequence)
 		for _, h := range rest {
-			_ = h.msg.Nak() // What is not given back comes back by itself.
+			_ = h.msg.Nak() // What is not given back comes back by itself, later.
+		}
+		for _, msg := range late {
+			_ = msg.Nak()
 		}
 		if pin == "" {
 			continue
@@ -472,6 +479,7 @@ func (r *runner) drop() {
 		for _, h := range slices.Clone(l.queue) {
 			if h.state == waiting {
 				l.remove(h)
+				r.beginDoubt(h.source) // It comes again, in whatever order.
 				dropped++
 			}
 		}
