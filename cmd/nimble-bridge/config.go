@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"nimble-bridge/nimble"
+	"nimble-bridge/publisher/hook"
 )
 
 // config is everything an operator can set: one field for each environment variable, in the order of the README's table. The tag default is the
@@ -58,6 +59,8 @@ type config struct {
 	Reconcile    time.Duration `envconfig:"RECONCILE_INTERVAL" default:"15m" desc:"time between reconciliations; 0 turns them off" accepts:"0 or a duration such as 15m or 1h"`
 	DeleteLimit  deleteLimit   `envconfig:"DELETE_LIMIT" default:"20,5%" desc:"deletions published from one reconciliation, at most: count, share or the larger of both" accepts:"a count, a percentage or both, such as 20 or 5% or 20,5%"`
 	HTTPAddr     string        `envconfig:"HTTP_ADDR" default:"127.0.0.1:8080" desc:"health, metrics and status; empty turns them off" accepts:"host:port such as 127.0.0.1:8080, or nothing"`
+	HookKey      string        `envconfig:"HOOK_SECRET" secret:"true" desc:"secret of hook for signing webhooks, whsec_… in base64; several with white space between all sign" accepts:"base64 of 24 to 64 bytes, usually after whsec_"`
+	HookKeyFile  string        `envconfig:"HOOK_SECRET_FILE" desc:"file with the secrets of hook, read again at each call" accepts:"a readable file that holds nothing but secrets"`
 	LogLevel     logLevel      `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn, error" accepts:"debug, info, warn or error"`
 	LogFormat    logFormat     `envconfig:"LOG_FORMAT" default:"auto" desc:"json, console; auto: console on a terminal, JSON otherwise" accepts:"auto, json or console"`
 }
@@ -253,6 +256,18 @@ func (c *config) check(unread []finding) []finding {
 		want("NIMBLE_API_KEY", err == nil)
 	}
 	c.checkNATS(complain)
+	if c.HookKey != "" {
+		_, err := hook.ParseSecrets(c.HookKey)
+		want("HOOK_SECRET", err == nil)
+	}
+	if c.HookKeyFile != "" {
+		if c.HookKey != "" {
+			complain("HOOK_SECRET", "unset one of them", "HOOK_SECRET and HOOK_SECRET_FILE are both set")
+		}
+		if _, err := (&config{HookKeyFile: c.HookKeyFile}).hookSecrets(); err != nil {
+			complain("HOOK_SECRET_FILE", "", "HOOK_SECRET_FILE is %q, which cannot be used: %v", c.HookKeyFile, err)
+		}
+	}
 	return found
 }
 
@@ -303,6 +318,19 @@ func (c *config) password() (string, error) { return current(c.Password, c.Passw
 
 // token returns the NATS token as it is now.
 func (c *config) token() (string, error) { return current(c.Token, c.TokenFile) }
+
+// hookSecrets returns the secrets for signing webhooks as they are now. The error does not name the file.
+func (c *config) hookSecrets() ([]hook.Secret, error) {
+	text := c.HookKey
+	if c.HookKeyFile != "" {
+		content, err := readFile(c.HookKeyFile)
+		if err != nil {
+			return nil, err
+		}
+		text = string(content)
+	}
+	return hook.ParseSecrets(text)
+}
 
 // current reads a secret's file each time: mounted secrets are replaced in ways that leave a file's times unreliable, and the file is small.
 func current(value, file string) (string, error) {

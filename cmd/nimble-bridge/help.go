@@ -36,6 +36,8 @@ const (
 	runCodes = `  0  stopped by SIGINT or SIGTERM, after finishing what was being published
   1  failed while running, for a reason that only a new start can mend
   2  wrong usage or configuration; every problem is listed`
+	hookCodes = usualCodes + `
+  3  the receiver answered 410 Gone: it wants no more events`
 	checkCodes = `  0  all that was checked is as it has to be
   1  something is not
   2  the configuration is wrong`
@@ -66,7 +68,7 @@ var topics = map[string]topic{
 	"healthcheck":       {groupOperate, []string{"HTTP_ADDR"}, usualCodes},
 	"tail":              {groupConsume, streamVariables, usualCodes},
 	"audit":             {groupConsume, streamVariables, usualCodes},
-	"hook":              {groupConsume, streamVariables, usualCodes},
+	"hook":              {groupConsume, slices.Concat(streamVariables, []string{"HOOK_"}), hookCodes},
 	"schema":            {groupConsume, nil, usualCodes},
 	"demo":              {groupTry, nil, usualCodes},
 	"simulate":          {groupTry, nil, usualCodes},

@@ -36,7 +36,7 @@ func TestEveryCommandHasCompleteHelp(t *testing.T) {
 				if cmd.Long == "" || cmd.Long == cmd.Short {
 					t.Error("no description")
 				}
-				if _, ok := topics[cmd.Name()]; !ok {
+				if topicOf(cmd).group == "" && cmd.HasParent() { // A command below another one may share its entry.
 					t.Error("no entry in topics: which group, which variables, which exit codes?")
 				}
 				if strings.Contains(stdout, "\t") {

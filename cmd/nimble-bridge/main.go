@@ -5,6 +5,7 @@
 //	nimble-bridge demo     see it work, with a simulated account and an embedded server
 //	nimble-bridge audit    keep an append-only, hash-chained log of all events, or prove one
 //	nimble-bridge tail     watch the events on NATS
+//	nimble-bridge hook     call a URL or run a command for each matching event
 //	nimble-bridge simulate serve the simulated account, for developing consumers
 //	nimble-bridge schema   print the JSON Schema of the events, or the AsyncAPI document
 //	nimble-bridge version  print versions
@@ -23,6 +24,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"nimble-bridge/publisher/hook"
 )
 
 // Exit codes of the program.
@@ -59,6 +62,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	_, usage := errors.AsType[*usageError](err)
 	if config || usage {
 		return exitUsage
+	}
+	if _, gone := errors.AsType[*hook.GoneError](err); gone {
+		return exitGone
 	}
 	return exitFailed
 }
@@ -144,6 +150,7 @@ It is configured by environment variables.`,
 		p.demoCommand(),
 		p.auditCommand(),
 		p.tailCommand(),
+		p.hookCommand(),
 		p.simulateCommand(),
 		p.eraseCommand(),
 		p.schemaCommand(),

@@ -65,7 +65,7 @@ It ends with Ctrl-C, or when nobody reads what it writes.`,
 	flags.StringSliceVar(&t.contacts, "contact", nil, "only the contacts with these ids")
 	flags.StringSliceVar(&t.changed, "changed", nil, "only updates that changed one of these keys, such as tags, fields.email, or fields for any field")
 	flags.StringSliceVar(&t.accounts, "account", nil, "only these accounts; without it NIMBLE_ACCOUNT if that is set, or all")
-	for name, values := range map[string][]string{"type": tailTypes, "changed": {"tags", "fields", "fields.email", "fields.phone", "owner_id", "privacy", "is_important"}} {
+	for name, values := range map[string][]string{"type": tailTypes, "changed": changedKeys} {
 		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 			panic(err) // The flags are right above.
 		}

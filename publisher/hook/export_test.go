@@ -1,0 +1,4 @@
+package hook
+
+// ParseRetryAfter is retryAfter for tests.
+var ParseRetryAfter = retryAfter
