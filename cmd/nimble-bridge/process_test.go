@@ -142,7 +142,7 @@ func within(t *testing.T, patience time.Duration, try func(ctx context.Context) 
 	defer cancel()
 	var err error
 	for ctx.Err() == nil {
-		attempt, done := context.WithTimeout(ctx, 10*time.Second)
+		attempt, done := context.WithTimeout(ctx, time.Minute) // Reading thousands of events takes its time under the race detector.
 		err = try(attempt)
 		done()
 		if err == nil {

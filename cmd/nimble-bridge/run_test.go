@@ -28,7 +28,7 @@ import (
 )
 
 // patience is how long a test waits for what takes milliseconds on a machine that has time.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
 // output is what a running program has written so far.
 type output struct {

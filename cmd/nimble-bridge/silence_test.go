@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,9 +61,15 @@ func TestSilenceIsWarnedOfOnce(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				core, logs := observer.New(zap.InfoLevel)
+				var mu sync.Mutex
 				status := poller.Status{State: poller.Polling, LastSuccess: time.Now()}
+				look := func() poller.Status {
+					mu.Lock()
+					defer mu.Unlock()
+					return status
+				}
 				s := silence{
-					log: zap.New(core), interval: interval, elsewhere: func() bool { return tt.elsewhere }, status: func() poller.Status { return status },
+					log: zap.New(core), interval: interval, elsewhere: func() bool { return tt.elsewhere }, status: look,
 					usual: func() time.Duration { return tt.usual },
 				}
 				ctx, stop := context.WithCancel(t.Context())
@@ -73,7 +80,9 @@ func TestSilenceIsWarnedOfOnce(t *testing.T) {
 				}()
 				time.Sleep(interval / 2)
 				for n := range 30 {
+					mu.Lock()
 					tt.step(n, &status)
+					mu.Unlock()
 					time.Sleep(interval)
 					synctest.Wait()
 				}
