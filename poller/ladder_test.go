@@ -75,17 +75,18 @@ func TestEveryAPI(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				account := nimbletest.New(nimbletest.WithContacts(650))
+				account := nimbletest.New(nimbletest.WithContacts(420))
 				account.SetBehaviour(tt.behaviour)
 				ledger := newMemory()
 				p := start(t, account, ledger, poller.Config{Interval: 10 * time.Second, Overlap: 2 * time.Minute})
 				pass(3 * time.Second)
 				ids := account.IDs()
 				for i := range 40 {
-					account.Edit(ids[i*16], nimbletest.Field("title", fmt.Sprint("edit ", i)))
+					account.Edit(ids[i*10], nimbletest.Field("title", fmt.Sprint("edit ", i)))
 					if i == 20 {
-						account.Import(250)
+						account.Import(150)
 					}
 					pass(1700 * time.Millisecond)
 				}
@@ -100,8 +101,8 @@ func TestEveryAPI(t *testing.T) {
 				if status.Findings != tt.want || status.Err != nil {
 					t.Errorf("findings %+v, error %v; want %+v and none", status.Findings, status.Err, tt.want)
 				}
-				if s, c := ledger.count(poller.Snapshot), ledger.count(poller.Created); s != 650 || c != 250 {
-					t.Errorf("%d snapshot and %d created events, want 650 and 250", s, c)
+				if s, c := ledger.count(poller.Snapshot), ledger.count(poller.Created); s != 420 || c != 150 {
+					t.Errorf("%d snapshot and %d created events, want 420 and 150", s, c)
 				}
 			})
 		})
