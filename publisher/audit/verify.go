@@ -127,6 +127,10 @@ func (v *verifier) verify(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	defer v.against.close()
+	// Somebody may be writing: what was acknowledged when the comparison began is in a file by now, and perhaps in a new one.
+	if v.files, err = list(v.opts.Dir); err != nil {
+		return nil, &DirError{Dir: v.opts.Dir, Err: err}
+	}
 	for i := range v.files {
 		if err := v.file(ctx, i); err != nil {
 			return nil, err

@@ -265,7 +265,7 @@ func TestVerifyWhileEventsComeIn(t *testing.T) {
 	s := newSite(t)
 	s.live()
 	dir := folder(t)
-	a := s.audit(dir, func(c *audit.Config) { c.MaxFileSize, c.Compress = 50_000, true })
+	a := s.audit(dir, func(c *audit.Config) { c.MaxFileSize, c.Compress = 4_000, true })
 	a.reaches(23)
 	stop, published := make(chan struct{}), make(chan error, 1)
 	go func() {
