@@ -172,16 +172,15 @@ func redactURLs(list string) string {
 		if at < 0 {
 			continue
 		}
-		start := 0
-		if scheme := strings.Index(part, "://"); scheme >= 0 && scheme < at {
-			start = scheme + len("://")
-		}
-		parts[i] = part[:start] + "…" + part[at:]
+		// What looks like a scheme and is none may be a part of the password.
+		parts[i] = urlScheme.FindString(part[:at]) + "…" + part[at:]
 	}
 	return strings.Join(parts, ",")
 }
 
 var (
+	urlScheme = regexp.MustCompile(`(?i)^\s*(nats|tls|wss?|https?)://`)
+
 	word   = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 	tokens = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 )

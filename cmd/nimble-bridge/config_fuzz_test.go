@@ -84,8 +84,9 @@ func FuzzRedactURLs(f *testing.F) {
 	f.Add("nats://", "hush-hush", "@[::1")
 	f.Add("user:", "hush/hush?hush#", "@host,nats://other")
 	f.Add("nats://user:", "hush@hush://", "@host")
+	f.Add("", "hush-hush://", "@host")
 	f.Fuzz(func(t *testing.T, before, password, after string) {
-		if len(password) < 8 || strings.Contains(password, ",") || !strings.HasPrefix(after, "@") || strings.Contains(before+after, password) {
+		if len(password) < 8 || strings.Contains(password, ",") || !strings.HasPrefix(after, "@") || strings.Contains(before+after, password) || urlScheme.FindString(password) == password {
 			return
 		}
 		if shown := redactURLs(before + password + after); strings.Contains(shown, password) {
