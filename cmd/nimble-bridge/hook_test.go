@@ -388,7 +388,7 @@ func TestHookWrongUsage(t *testing.T) {
 			"no secret", "--url https://a",
 			"nimble-bridge: HOOK_SECRET is not set\nnimble-bridge: hint: set it to the receiver's secret (\"nimble-bridge hook secret\" makes one), or give --unsigned\n",
 		},
-		{"a URL with a password", "--unsigned --url ftp://me:hush@a", "nimble-bridge: --url is \"ftp://…@a\", want one such as https://crm.example/hooks\n"},
+		{"a URL with a password", "--unsigned --url ftp://me:hush@a", "nimble-bridge: --url is \"…@a\", want one such as https://crm.example/hooks\n"},
 		{
 			"everything", "--exec --unsigned --type gone --contact a.b --where summary.tag --durable a.b --from soon --concurrency 0 --max-tries 0 --first-retry 2s --longest-retry 1s --timeout 0s -- true",
 			`nimble-bridge: --unsigned goes with --url only
