@@ -7,6 +7,7 @@
 //	nimble-bridge tail     watch the events on NATS
 //	nimble-bridge hook     call a URL or run a command for each matching event
 //	nimble-bridge simulate serve the simulated account, for developing consumers
+//	nimble-bridge bench    measure the bridge beside the physical limits of the machine
 //	nimble-bridge schema   print the JSON Schema of the events, or the AsyncAPI document
 //	nimble-bridge version  print versions
 //
@@ -152,6 +153,7 @@ It is configured by environment variables.`,
 		p.tailCommand(),
 		p.hookCommand(),
 		p.simulateCommand(),
+		p.benchCommand(),
 		p.eraseCommand(),
 		p.schemaCommand(),
 		p.versionCommand(),

@@ -200,6 +200,7 @@ func TestWrongUsage(t *testing.T) {
 		{"tail --events -1", "nimble-bridge: --events is -1, want 0 or more\n" + of("tail")},
 		{"simulate --addr nowhere", "nimble-bridge: --addr is \"nowhere\", want host:port such as 127.0.0.1:8090\n" + of("simulate")},
 		{"simulate --contacts -1", "nimble-bridge: --contacts is -1, want 0 to 16000000\n" + of("simulate")},
+		{"bench --runs 0", "nimble-bridge: 0 runs; 1 at least\n" + of("bench")},
 		{"simulate --edits NaN", "nimble-bridge: --edits is NaN, want 0 to 10000 a second\n" + of("simulate")},
 	}
 	setenv(t, nil)
