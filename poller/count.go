@@ -224,7 +224,7 @@ func (p *Poller) listIDs(ctx context.Context, w window, number int) (*nimble.IDP
 	if err := p.breathe(ctx); err != nil {
 		return nil, err
 	}
-	page, err := p.source.ContactIDsPage(ctx, p.listOptions(w, number))
+	page, err := p.source.ContactIDsPage(ctx, p.listOptions(w, false, number))
 	if err != nil {
 		return nil, err
 	}

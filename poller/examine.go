@@ -13,24 +13,16 @@ import (
 
 // take examines contacts that were read and publishes what changed. When it returns nil, all of it is stored and remembered.
 func (p *Poller) take(ctx context.Context, rows []nimble.Contact) error {
-	changes := make([]Change, 0, len(rows))
-	batch := make(map[string]int, len(rows))
+	return p.clear(ctx, p.examineAll(ctx, rows))
+}
+
+// examineAll examines contacts that were read and enqueues what changed.
+func (p *Poller) examineAll(ctx context.Context, rows []nimble.Contact) error {
 	for _, c := range rows {
 		if _, ok := p.absent[c.ID]; ok {
 			p.returned(c.ID)
 		}
 		delete(p.unreadable, c.ID)
-		if at, twice := batch[c.ID]; twice {
-			// The listing shows a contact twice: the later state counts.
-			if c.Updated.Before(changes[at].Contact.Updated) {
-				continue
-			}
-			if err := p.publish(ctx, changes); err != nil {
-				return err
-			}
-			changes = changes[:0]
-			clear(batch)
-		}
 		change, changed, err := p.examine(ctx, c)
 		if err != nil {
 			return err
@@ -38,17 +30,11 @@ func (p *Poller) take(ctx context.Context, rows []nimble.Contact) error {
 		if !changed {
 			continue
 		}
-		batch[c.ID] = len(changes)
-		changes = append(changes, change)
-		if len(changes) == p.cfg.Batch {
-			if err := p.publish(ctx, changes); err != nil {
-				return err
-			}
-			changes = changes[:0]
-			clear(batch)
+		if err := p.enqueue(ctx, change); err != nil {
+			return err
 		}
 	}
-	return p.publish(ctx, changes)
+	return nil
 }
 
 // examine compares a contact with what is known of it and returns the change, if it is one.
@@ -58,6 +44,13 @@ func (p *Poller) examine(ctx context.Context, c nimble.Contact) (Change, bool, e
 	if err != nil {
 		p.pass.malformed = append(p.pass.malformed, nimble.Malformed{ID: c.ID, Reason: err.Error(), Raw: c.Raw})
 		return Change{}, false, nil
+	}
+	if same, other := p.again(c, fingerprint); same {
+		return Change{}, false, nil
+	} else if other { // What it is to be compared with has to be stored first.
+		if err := p.flush(ctx); err != nil {
+			return Change{}, false, err
+		}
 	}
 	change := Change{Contact: c, Fingerprint: fingerprint, Observed: time.Now().UTC(), FoundBy: p.pass.foundBy, Revision: 1}
 	known, ok := p.table.get(c.ID)
@@ -99,6 +92,9 @@ func (p *Poller) examine(ctx context.Context, c nimble.Contact) (Change, bool, e
 
 // update completes the change of a contact whose fingerprint differs from the known one with what differs.
 func (p *Poller) update(ctx context.Context, change Change, known Known) (Change, bool, error) {
+	if err := p.land(ctx); err != nil {
+		return Change{}, false, err
+	}
 	last, err := p.ledger.Last(ctx, known)
 	if errors.Is(err, ErrNotRecorded) {
 		// Nobody can say any more what changed. A fresh picture is the truth; an invented comparison would not be.
@@ -151,42 +147,13 @@ func (p *Poller) kindOfNew(c nimble.Contact) Kind {
 	return Created
 }
 
-// publish appends changes to the ledger and remembers them. It is not interrupted by the end of ctx, only not begun.
-func (p *Poller) publish(ctx context.Context, changes []Change) error {
-	if len(changes) == 0 {
-		return nil
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
-	defer cancel()
-	sequences, err := p.ledger.Append(finish, changes)
-	if err != nil {
-		return &ledgerError{fmt.Sprintf("publishing %d changes", len(changes)), err}
-	}
-	for i, c := range changes {
-		p.table.put(Known{
-			ID: c.Contact.ID, Fingerprint: c.Fingerprint, Revision: c.Revision, Sequence: sequences[i],
-			Created: c.Contact.Created, Updated: c.Contact.Updated, Deleted: c.Kind == Deleted,
-		})
-		p.pass.published[c.Kind]++
-	}
-	p.recent.note(changes, time.Now())
-	if p.cfg.Published != nil {
-		p.cfg.Published(changes)
-	}
-	p.report()
-	return nil
-}
-
-// publishTimeout bounds one publication, and so how long the end of the process can be held up by a ledger that does not answer.
-const publishTimeout = 20 * time.Second
-
 // reject hands records that cannot be understood to the ledger.
 func (p *Poller) reject(ctx context.Context) error {
 	if len(p.pass.malformed) == 0 {
 		return nil
+	}
+	if err := p.land(ctx); err != nil {
+		return err
 	}
 	rejected := make([]Rejection, len(p.pass.malformed))
 	for i, m := range p.pass.malformed {

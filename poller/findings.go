@@ -150,7 +150,7 @@ func (p *Poller) proveSort(ctx context.Context, w window, ascending *nimble.Page
 	if p.ladder.proven[w.field] {
 		return nil
 	}
-	opts := p.listOptions(w, 1)
+	opts := p.listOptions(w, false, 1)
 	opts.Sort = string(w.field) + ":desc"
 	page, err := p.source.ContactsPage(ctx, opts)
 	if err != nil {

@@ -16,7 +16,8 @@ var ErrConflict = errors.New("another writer appended to the contact")
 var ErrNotRecorded = errors.New("the contact's last event is no longer stored")
 
 // Ledger is where changes are published, in order and once each, and the only memory of the account: everything
-// known of a contact is what its last event says. An implementation is used by one goroutine at a time.
+// known of a contact is what its last event says. An implementation serves one call at a time, but for one exception: [Ledger.Append] and [Ledger.SaveProgress] are called
+// while an earlier Append is under way that is about other contacts.
 type Ledger interface {
 	// Load calls known once for each contact that has an event, also for deleted ones, with the facts of its last
 	// event. It is complete when it returns nil: whatever was appended before the call has been told.

@@ -116,6 +116,14 @@ func (m *memory) of(id string) []poller.Change {
 	return changes
 }
 
+// has tells whether a contact has an event.
+func (m *memory) has(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.last[id]
+	return ok
+}
+
 // count returns how many events of a kind there are.
 func (m *memory) count(kind poller.Kind) int {
 	m.mu.Lock()

@@ -132,6 +132,7 @@ type Poller struct {
 	after    *reader
 	hashed   []byte
 	failures int
+	queue    queue
 
 	// pace is set while Run runs; polling while a poll is under way, which nothing interrupts.
 	pace    *pace
@@ -179,7 +180,7 @@ func New(source Source, ledger Ledger, cfg Config) (*Poller, error) {
 	}
 	p := &Poller{
 		source: source, ledger: ledger, cfg: cfg, log: cfg.Log, status: Status{State: Starting, Published: make(map[Kind]int)},
-		absent: make(map[string]absence), unreadable: make(map[string]time.Time), recent: newRecent(), orders: make(chan order), maxCounted: maxCounted, listBelow: listBelow,
+		absent: make(map[string]absence), unreadable: make(map[string]time.Time), recent: newRecent(), queue: newQueue(), orders: make(chan order), maxCounted: maxCounted, listBelow: listBelow,
 	}
 	p.before = newReader(nil)
 	unknown := make(map[string]bool)
@@ -278,11 +279,26 @@ func (p *Poller) load(ctx context.Context) error {
 }
 
 // poll reads what may have changed, publishes what did, and settles what cannot change unseen any more.
+func (p *Poller) poll(ctx context.Context) error {
+	if err := p.clear(ctx, p.readChanges(ctx)); err != nil {
+		return err
+	}
+	p.settle(p.pass.began)
+	if p.progress.SnapshotFinished.IsZero() {
+		p.progress.SnapshotFinished = toSecond(time.Now())
+		p.log.Info("snapshot finished", zap.Int("contacts", p.table.present))
+		p.saveProgress(ctx, true)
+	}
+	p.saveProgress(ctx, false)
+	return nil
+}
+
+// readChanges reads what may have changed, and enqueues what did.
 //
 // Everything from the settled mark on is read, usually in one request. When much lies there, after an import say, reading it
 // all at each poll would be waste: then what is newer than all that is known is read, the part that is about to be settled is read a last time, and the rest is
 // read only if Nimble counts more or fewer contacts in it than are known.
-func (p *Poller) poll(ctx context.Context) error {
+func (p *Poller) readChanges(ctx context.Context) error {
 	p.pass.foundBy = FoundByPoll
 	if p.progress.SnapshotFinished.IsZero() {
 		p.pass.foundBy = FoundBySnapshot
@@ -292,15 +308,13 @@ func (p *Poller) poll(ctx context.Context) error {
 		if err := p.meet(ctx); err != nil {
 			return err
 		}
-		if err := p.take(ctx, rows); err != nil {
+		if err := p.examineAll(ctx, rows); err != nil {
 			return err
 		}
 		if err := p.reject(ctx); err != nil {
 			return err
 		}
-		p.settle(through)
-		p.saveProgress(ctx, false)
-		return nil
+		return p.advance(ctx, through)
 	}
 	handOver := func(rows []nimble.Contact, _ time.Time) error { return emit(rows, time.Time{}) }
 
@@ -320,6 +334,9 @@ func (p *Poller) poll(ctx context.Context) error {
 		} else {
 			due = settled
 		}
+		if err := p.flush(ctx); err != nil { // What is counted has to be known.
+			return err
+		}
 		agree, from, err := p.countAgrees(ctx, due)
 		if err != nil {
 			return err
@@ -330,13 +347,6 @@ func (p *Poller) poll(ctx context.Context) error {
 			}
 		}
 	}
-	p.settle(p.pass.began)
-	if p.progress.SnapshotFinished.IsZero() {
-		p.progress.SnapshotFinished = toSecond(time.Now())
-		p.log.Info("snapshot finished", zap.Int("contacts", p.table.present))
-		p.saveProgress(ctx, true)
-	}
-	p.saveProgress(ctx, false)
 	return nil
 }
 

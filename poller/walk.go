@@ -64,8 +64,11 @@ func withoutMark(emit emitFunc) emitFunc {
 func (p *Poller) walk(ctx context.Context, w window, emit emitFunc) error {
 	low := toSecond(w.from).Add(-time.Second)
 	unsteady := false
+	var next *fetch
+	defer func() { next.giveUp() }()
 	for {
-		page, err := p.list(ctx, window{w.field, low, w.to}, true, 1)
+		page, err := p.receive(ctx, next, window{w.field, low, w.to}, true, 1)
+		next = nil
 		if err != nil {
 			return err
 		}
@@ -87,9 +90,9 @@ func (p *Poller) walk(ctx context.Context, w window, emit emitFunc) error {
 			return err
 		}
 		through := toSecond(last)
-		next := through.Add(-time.Second)
+		from := through.Add(-time.Second)
 		rows := page.Contacts
-		if !next.After(low) { // More contacts in these seconds than fit on a page: an import.
+		if !from.After(low) { // More contacts in these seconds than fit on a page: an import.
 			var steady bool
 			rows, steady, err = p.readRange(ctx, window{w.field, low, earlier(through.Add(2*time.Second), w.to)}, true)
 			if err != nil {
@@ -97,7 +100,12 @@ func (p *Poller) walk(ctx context.Context, w window, emit emitFunc) error {
 			}
 			unsteady = unsteady || !steady
 			through = through.Add(time.Second)
-			next = through
+			from = through
+		}
+		low = from
+		// It comes while this one is examined.
+		if next, err = p.request(ctx, window{w.field, low, w.to}, true, 1); err != nil {
+			return err
 		}
 		if unsteady {
 			through = time.Time{}
@@ -105,7 +113,6 @@ func (p *Poller) walk(ctx context.Context, w window, emit emitFunc) error {
 		if err := emit(rows, through); err != nil {
 			return err
 		}
-		low = next
 	}
 	if unsteady {
 		return errUnsteady
@@ -250,17 +257,57 @@ func tooDeep(err error, number int) bool {
 	return number > 1 && (refused || failed)
 }
 
-// list asks for one page of a window and checks the answer against what was asked: the API ignores parameters it does not know, without
-// a word.
+// list asks for one page of a window and checks the answer.
 func (p *Poller) list(ctx context.Context, w window, sorted bool, number int) (*nimble.Page, error) {
-	opts := p.listOptions(w, number)
-	if sorted {
-		opts.Sort = string(w.field) + ":asc"
-	}
+	return p.receive(ctx, nil, w, sorted, number)
+}
+
+// fetch is a request for a page that is under way. There may be none: nil.
+type fetch struct {
+	cancel context.CancelFunc
+	done   chan struct{} // Closed when there is an answer.
+	page   *nimble.Page
+	err    error
+}
+
+// request asks for a page of a window without waiting for the answer.
+func (p *Poller) request(ctx context.Context, w window, sorted bool, number int) (*fetch, error) {
 	if err := p.breathe(ctx); err != nil {
 		return nil, err
 	}
-	page, err := p.source.ContactsPage(ctx, opts)
+	ctx, cancel := context.WithCancel(ctx)
+	f := &fetch{cancel: cancel, done: make(chan struct{})}
+	opts := p.listOptions(w, sorted, number)
+	go func() {
+		defer close(f.done)
+		f.page, f.err = p.source.ContactsPage(ctx, opts)
+	}()
+	return f, nil
+}
+
+// giveUp ends a request whose answer nobody wants any more.
+func (f *fetch) giveUp() {
+	if f != nil {
+		f.cancel()
+		<-f.done
+	}
+}
+
+// receive returns the page that was requested; if none was, it asks for it now. It checks the answer against what was asked: the API ignores parameters it does not know, without
+// a word.
+func (p *Poller) receive(ctx context.Context, f *fetch, w window, sorted bool, number int) (*nimble.Page, error) {
+	var page *nimble.Page
+	var err error
+	if f != nil {
+		<-f.done
+		f.cancel()
+		page, err = f.page, f.err
+	} else {
+		if err := p.breathe(ctx); err != nil {
+			return nil, err
+		}
+		page, err = p.source.ContactsPage(ctx, p.listOptions(w, sorted, number))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -279,8 +326,12 @@ func (p *Poller) list(ctx context.Context, w window, sorted bool, number int) (*
 	return page, nil
 }
 
-func (p *Poller) listOptions(w window, number int) nimble.ListOptions {
-	return nimble.ListOptions{Query: p.query(w), Page: number, PerPage: p.cfg.PerPage}
+func (p *Poller) listOptions(w window, sorted bool, number int) nimble.ListOptions {
+	opts := nimble.ListOptions{Query: p.query(w), Page: number, PerPage: p.cfg.PerPage}
+	if sorted {
+		opts.Sort = string(w.field) + ":asc"
+	}
+	return opts
 }
 
 // query asks for a window in the way the API was found to accept; nothing for all of the account.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -28,20 +29,21 @@ const (
 	maxBodies = 4 << 20
 )
 
-// Append stores one event for each change, as [poller.Ledger] demands. Changes that fit one batch are stored together or not at all.
+// Append stores one event for each change, as [poller.Ledger] demands. Changes that fit one batch are stored together or not at all. Events are encoded while an earlier Append
+// waits for its acknowledgement.
 //
 // On an error, which wraps [poller.ErrConflict] if another writer was there first, some of the changes may be stored.
 func (p *Publisher) Append(ctx context.Context, changes []poller.Change) ([]uint64, error) {
-	if cap(p.bodies) > maxBodies {
-		p.bodies = nil
-	}
+	bodies := takeBodies()
+	defer bodies.giveBack()
 	sequences := make([]uint64, 0, len(changes))
-	for len(changes) > 0 {
-		p.bodies = p.bodies[:0]
-		batch, err := p.batch(changes)
-		if err != nil {
-			return nil, err
-		}
+	batch, err := p.batch(changes, bodies)
+	if err != nil {
+		return nil, err
+	}
+	p.appending.Lock()
+	defer p.appending.Unlock()
+	for {
 		if err := p.store(ctx, batch); err != nil {
 			return nil, err
 		}
@@ -52,14 +54,40 @@ func (p *Publisher) Append(ctx context.Context, changes []poller.Change) ([]uint
 				p.cfg.Hooks.Published(o.kind, now.Sub(o.since))
 			}
 		}
-		changes = changes[len(batch):]
+		if changes = changes[len(batch):]; len(changes) == 0 {
+			return sequences, nil
+		}
+		bodies.data = bodies.data[:0]
+		if batch, err = p.batch(changes, bodies); err != nil {
+			return nil, err
+		}
 	}
-	return sequences, nil
 }
 
-// batch encodes as many of the changes as go together, one at least.
-func (p *Publisher) batch(changes []poller.Change) ([]*outgoing, error) {
-	batch := make([]*outgoing, 0, min(len(changes), p.maxBatch))
+// bodies holds the messages that are being appended.
+type bodies struct{ data []byte }
+
+// spareBodies keeps their memory from one Append to the next.
+var spareBodies sync.Pool
+
+func takeBodies() *bodies {
+	if b, ok := spareBodies.Get().(*bodies); ok {
+		return b
+	}
+	return &bodies{}
+}
+
+func (b *bodies) giveBack() {
+	if cap(b.data) <= maxBodies {
+		b.data = b.data[:0]
+		spareBodies.Put(b)
+	}
+}
+
+// batch encodes as many of the changes as go together, one at least if there is one.
+func (p *Publisher) batch(changes []poller.Change, bodies *bodies) ([]*outgoing, error) {
+	most := int(p.maxBatch.Load())
+	batch := make([]*outgoing, 0, min(len(changes), most))
 	size := 0
 	contacts := make(map[string]struct{}, cap(batch))
 	for i := range changes {
@@ -67,17 +95,17 @@ func (p *Publisher) batch(changes []poller.Change) ([]*outgoing, error) {
 		if _, again := contacts[c.Contact.ID]; again {
 			break // The server checks a batch against what was there before, so a contact's second change has to wait for the next.
 		}
-		start := len(p.bodies)
-		o, err := p.message(c)
+		start := len(bodies.data)
+		o, err := p.message(c, bodies)
 		if err != nil {
 			return nil, err
 		}
 		if size += o.size; len(batch) > 0 && size > maxBatchBytes {
-			p.bodies = p.bodies[:start]
+			bodies.data = bodies.data[:start]
 			break
 		}
 		contacts[c.Contact.ID] = struct{}{}
-		if batch = append(batch, o); len(batch) == p.maxBatch {
+		if batch = append(batch, o); len(batch) == most {
 			break
 		}
 	}
@@ -86,6 +114,9 @@ func (p *Publisher) batch(changes []poller.Change) ([]*outgoing, error) {
 
 // store appends the messages and returns when all of them are durable, or it is clear that they will not be.
 func (p *Publisher) store(ctx context.Context, pending []*outgoing) error {
+	for _, o := range pending {
+		o.expect(p.reachable(o.expected))
+	}
 	for pauses := p.newBackOff(ctx); len(pending) > 0; {
 		began := time.Now()
 		last, err := p.commit(ctx, pending)
@@ -122,8 +153,8 @@ func (p *Publisher) store(ctx context.Context, pending []*outgoing) error {
 // storeHalves is for a server that takes smaller batches than others.
 func (p *Publisher) storeHalves(ctx context.Context, pending []*outgoing) error {
 	half := len(pending) / 2
-	p.maxBatch = max(half, 1)
-	p.log.Info("the server takes smaller batches", zap.Int("events", p.maxBatch))
+	p.maxBatch.Store(int32(max(half, 1)))
+	p.log.Info("the server takes smaller batches", zap.Int("events", half))
 	if err := p.store(ctx, pending[:half]); err != nil {
 		return err
 	}

@@ -112,11 +112,10 @@ func (p *Publisher) erasureMessage(contactID, recordType string, revision, previ
 	if reason == "" {
 		reason = erasedByRequest
 	}
-	p.bodies = p.bodies[:0]
 	return p.message(&poller.Change{
 		Kind: poller.Deleted, Contact: nimble.Contact{ID: contactID, RecordType: recordType, Raw: raw}, Fingerprint: fingerprint, Revision: revision, Previous: previous,
 		Observed: time.Now().UTC(), FoundBy: poller.FoundByReconcile, Reason: reason, Erased: true,
-	})
+	}, &bodies{})
 }
 
 // purge removes the messages before a sequence that a filter matches from a stream.

@@ -543,6 +543,8 @@ var errCrash = errors.New("crashed")
 type trap struct {
 	poller.Ledger
 	poller.Source
+	// mu guards the rest: pages are fetched while changes are appended.
+	mu   sync.Mutex
 	left int
 	// unacknowledged says that the crash came after a publication and before its answer.
 	unacknowledged bool
@@ -552,10 +554,16 @@ type trap struct {
 	cut func()
 }
 
-func (c *trap) arm(after int) { c.left, c.unacknowledged = after, false }
+func (c *trap) arm(after int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left, c.unacknowledged = after, false
+}
 
 // passes is called at each point where a bridge may die.
 func (c *trap) passes() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.left <= 0 {
 		return errCrash
 	}
@@ -575,15 +583,21 @@ func (c *trap) Append(ctx context.Context, changes []poller.Change) ([]uint64, e
 	if err := c.passes(); err != nil {
 		return nil, err
 	}
-	if c.cut != nil {
-		c.cut()
-		c.cut = nil
+	c.mu.Lock()
+	cut := c.cut
+	c.cut = nil
+	c.mu.Unlock()
+	if cut != nil {
+		cut()
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
 	}
 	sequences, err := c.Ledger.Append(ctx, changes)
-	if died := c.passes(); died != nil || c.afterAppend {
+	died := c.passes()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if died != nil || c.afterAppend {
 		c.unacknowledged, c.afterAppend = true, false
 		return nil, errCrash
 	}

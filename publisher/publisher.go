@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,7 +38,7 @@ type Config struct {
 	Hooks    Hooks
 }
 
-// Hooks are told what happens. Any of them may be nil. They are called from the goroutine that uses the publisher, and have to return soon.
+// Hooks are told what happens. Any of them may be nil. They are called from the goroutine that uses the publisher, one at a time, and have to return soon.
 type Hooks struct {
 	// Published is called for each change that is stored, with the time from when it happened, by Nimble's clock, to the acknowledgement. For
 	// [poller.Snapshot], where that is the age of the contact's last edit, it says nothing about the bridge.
@@ -51,7 +53,8 @@ const (
 )
 
 // Publisher appends one account's changes to the event stream, and knows what was appended. It is a [poller.Ledger], and like every one of
-// those used by one goroutine at a time, except for [Publisher.BucketBehind] and [Publisher.CheckUp], which anybody may call.
+// those it serves one call at a time, except that a second [Publisher.Append] and [Publisher.SaveProgress] may be called beside an Append, and [Publisher.BucketBehind] and
+// [Publisher.CheckUp] at any time.
 type Publisher struct {
 	conn *Connection
 	nc   *nats.Conn
@@ -63,11 +66,11 @@ type Publisher struct {
 	// maxMsgSize is the stream's own limit for a message, 0 for none.
 	maxMsgSize int
 	// maxBatch is how many messages an atomic batch may have.
-	maxBatch int
+	maxBatch atomic.Int32
+	// appending is held while messages are appended.
+	appending sync.Mutex
 	// first and lastSeen are the stream's first sequence, as far as it is known, and the highest one that was seen in use.
 	first, lastSeen uint64
-	// bodies holds the messages that are being appended, reused from one Append to the next.
-	bodies []byte
 	// rejected has the ids of the rejection notices in the stream, and rejectedAt the sequence of the last one.
 	rejected   map[string]struct{}
 	rejectedAt uint64
@@ -104,8 +107,9 @@ func prepare(ctx context.Context, conn *Connection, cfg Config, log *zap.Logger)
 	}
 	p := &Publisher{
 		conn: conn, nc: conn.NATS(), cfg: cfg, log: log,
-		bucketStream: kvStream(cfg.Bucket), maxBatch: maxBatch,
+		bucketStream: kvStream(cfg.Bucket),
 	}
+	p.maxBatch.Store(maxBatch)
 	var err error
 	if p.js, err = jetstream.New(p.nc); err != nil {
 		return nil, fmt.Errorf("JetStream: %w", err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -153,6 +154,8 @@ type dryLedger struct {
 	view    view
 	print   func(text string, encoded []byte)
 
+	// mu guards the rest: the poller appends changes while others are being appended.
+	mu       sync.Mutex
 	counted  map[poller.Kind]int
 	rejected int
 	// last is the sequence that was given to the last event that was not stored. Real ones are far below.
@@ -179,6 +182,8 @@ func (l *dryLedger) Load(ctx context.Context, known func(poller.Known)) error {
 
 // Append implements [poller.Ledger]: it prints.
 func (l *dryLedger) Append(_ context.Context, changes []poller.Change) ([]uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	sequences := make([]uint64, len(changes))
 	for i, c := range changes {
 		e, err := publisher.EventOf(l.account, c)

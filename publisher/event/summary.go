@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -28,7 +29,8 @@ var lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.Al
 // Summarize reads a summary out of a contact document. What has another shape than expected counts as unknown; the error is for what is no JSON
 // object at all.
 func Summarize(contact jsontext.Value) (Summary, error) {
-	r := newReader(contact)
+	r := borrowReader(contact)
+	defer r.giveBack()
 	var s summarizer
 	err := r.object(func(name []byte) error {
 		switch string(name) {
@@ -149,7 +151,8 @@ func (s *summarizer) values(r *reader, add func(text []byte, primary bool)) erro
 
 // addEmployment reads an employment, which is JSON inside a string. The best one counts: a present one before a primary one before any.
 func (s *summarizer) addEmployment(text []byte, primary bool) {
-	r := newReader(text)
+	r := borrowReader(text)
+	defer r.giveBack()
 	var company, title string
 	rank := 1
 	if primary {
@@ -238,6 +241,25 @@ type reader struct {
 func newReader(data []byte) *reader {
 	src := bytes.NewBuffer(data)
 	return &reader{src: src, data: data, dec: jsontext.NewDecoder(src, lenient...)}
+}
+
+// readers are those that read other documents before.
+var readers sync.Pool
+
+// borrowReader returns a reader that giveBack makes ready for another document. Nothing that it has returned may be used afterwards.
+func borrowReader(data []byte) *reader {
+	r, ok := readers.Get().(*reader)
+	if !ok {
+		return newReader(data)
+	}
+	*r.src, r.data = *bytes.NewBuffer(data), data
+	r.dec.Reset(r.src, lenient...)
+	return r
+}
+
+func (r *reader) giveBack() {
+	*r.src, r.data = bytes.Buffer{}, nil // The document is not held up.
+	readers.Put(r)
 }
 
 // object reads an object, calling member with each name, valid until it reads the value, which it must.

@@ -1,0 +1,150 @@
+package poller_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nimble-bridge/nimble"
+	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/poller"
+)
+
+// slow is a ledger that takes its time over each Append.
+type slow struct {
+	*memory
+	append       time.Duration
+	under, calls atomic.Int32
+	// most is how many calls were seen at the same time.
+	most atomic.Int32
+	// refuse makes the call with that number fail after its time, with nothing stored.
+	refuse int32
+}
+
+func (s *slow) Append(ctx context.Context, changes []poller.Change) ([]uint64, error) {
+	call := s.calls.Add(1)
+	s.most.Store(max(s.most.Load(), s.under.Add(1)))
+	defer s.under.Add(-1)
+	time.Sleep(s.append)
+	if call == s.refuse {
+		return nil, errors.New("refused on purpose")
+	}
+	return s.memory.Append(ctx, changes)
+}
+
+// distant answers each request after some time.
+type distant struct {
+	http.RoundTripper
+	answer time.Duration
+}
+
+func (d distant) RoundTrip(r *http.Request) (*http.Response, error) {
+	time.Sleep(d.answer)
+	return d.RoundTripper.RoundTrip(r)
+}
+
+// startSlow lets a poller take the snapshot of 3,000 contacts, 30 pages that take 100 ms each and far more than one Append.
+func startSlow(t *testing.T, ledger *slow) (*nimbletest.Account, *poller.Poller) {
+	t.Helper()
+	account := nimbletest.New(nimbletest.WithContacts(3000))
+	client, err := nimble.NewClient("http://nimble.test", "test-key", nimble.WithRateLimit(1e6), nimble.WithoutRetry(),
+		nimble.WithTransport(distant{account.Transport(), 100 * time.Millisecond}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, stop := startBetween(t, client, ledger, poller.Config{Interval: 10 * time.Second})
+	t.Cleanup(stop)
+	return account, p
+}
+
+func TestFetchingAndPublishingOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &slow{memory: newMemory(), append: 400 * time.Millisecond}
+		account, p := startSlow(t, ledger)
+		// One after the other it would take 3 s to fetch, and 12 s to publish each page.
+		pass(4500 * time.Millisecond)
+		if p.Status().SnapshotFinished.IsZero() {
+			t.Errorf("snapshot not finished after 4.5s, %d of 3000 events are there", ledger.count(poller.Snapshot))
+		}
+		checkTruth(t, account, ledger.memory)
+	})
+}
+
+func TestSlowLedgerGetsFullBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &slow{memory: newMemory(), append: 2 * time.Second}
+		account, p := startSlow(t, ledger)
+		pass(12 * time.Second)
+		if p.Status().SnapshotFinished.IsZero() {
+			t.Errorf("snapshot not finished after 12s, %d of 3000 events are there", ledger.count(poller.Snapshot))
+		}
+		// The first page goes alone.
+		if calls := ledger.calls.Load(); calls > 8 {
+			t.Errorf("%d calls of Append, want at most 8 for 3000 events in batches of up to 500", calls)
+		}
+		if most := ledger.most.Load(); most != 2 {
+			t.Errorf("%d calls of Append at the same time, want 2 at most, and that many", most)
+		}
+		checkTruth(t, account, ledger.memory)
+	})
+}
+
+// TestFailureBesideAnotherAppend makes one Append fail while the next one, of other contacts, is under way and succeeds.
+func TestFailureBesideAnotherAppend(t *testing.T) {
+	for _, refused := range []int32{1, 2, 3, 6} {
+		synctest.Test(t, func(t *testing.T) {
+			ledger := &slow{memory: newMemory(), append: time.Second, refuse: refused}
+			account, p := startSlow(t, ledger)
+			updated := make(map[string]time.Time)
+			for _, id := range account.IDs() {
+				raw, _ := account.Contact(id)
+				c, err := nimble.ParseContact([]byte(raw))
+				if err != nil {
+					t.Fatal(err)
+				}
+				updated[id] = c.Updated
+			}
+			for range 30 {
+				pass(time.Second)
+				settled := p.Status().Settled
+				for id, at := range updated {
+					if at.Before(settled) && !ledger.has(id) {
+						t.Fatalf("settled up to %v, and contact %s of %v has no event", settled, id, at)
+					}
+				}
+			}
+			if p.Status().SnapshotFinished.IsZero() {
+				t.Errorf("append %d refused: snapshot not finished after 30s", refused)
+			}
+			checkTruth(t, account, ledger.memory)
+			if n := ledger.count(poller.Snapshot); n != 3000 {
+				t.Errorf("append %d refused: %d snapshot events, want 3000", refused, n)
+			}
+		})
+	}
+}
+
+// TestChangesAreNotHeldBack publishes the page of a poll that is not full, and the first of a snapshot, at once.
+func TestChangesAreNotHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &slow{memory: newMemory()}
+		account, _ := startSlow(t, ledger)
+		// The probe asks for some pages first.
+		for ledger.count(poller.Snapshot) == 0 {
+			pass(100 * time.Millisecond)
+		}
+		if n := ledger.count(poller.Snapshot); n != 100 {
+			t.Errorf("%d events after the first page, want 100", n)
+		}
+		pass(20 * time.Second)
+		account.Edit(account.IDs()[7], nimbletest.Field("title", "Captain"))
+		pass(10*time.Second + 100*time.Millisecond)
+		if n := ledger.count(poller.Updated); n != 1 {
+			t.Errorf("%d updated events right after the poll, want 1", n)
+		}
+	})
+}
