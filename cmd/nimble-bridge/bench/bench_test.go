@@ -41,12 +41,12 @@ func TestSmallRun(t *testing.T) {
 		"snapshot: rate": {20, 1e6},
 		"snapshot: limit: fetching the same pages, one after another": {20, 1e7},
 		"snapshot: limit: nats.go alone appending the same events":    {20, 1e7},
-		"snapshot: requests":                                               {13, 30}, // 12 pages, the count and a few for finding out what the API can do.
-		"restart: pages of contacts asked for until then":                  {0, 3},
-		"single edits: edit to event, p50":                                 {0.1, 30_000},
-		"many at once: until 150 edits made at once are published":         {0.01, 60},
-		"many at once: requests for that, with the polls in the same time": {3, 1000},
-		"idle: requests for a poll":                                        {1.5, 2.5},
+		"snapshot: requests":                                           {13, 30}, // 12 pages, the count and a few for finding out what the API can do.
+		"restart: pages of contacts asked for until then":              {0, 3},
+		"single edits: edit to event, p50":                             {0.1, 30_000},
+		"many at once: until 150 edits made at once are published":     {0.01, 60},
+		"many at once: requests of the reconciliation that found them": {3, 1000},
+		"idle: requests for a poll":                                    {1.5, 2.5},
 	} {
 		if got, ok := figures[name]; !ok || got < within[0] || got > within[1] {
 			t.Errorf("%s: %v (there: %v), want %v to %v", name, got, ok, within[0], within[1])
