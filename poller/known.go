@@ -30,6 +30,26 @@ type objectID [12]byte
 
 func (o objectID) String() string { return hex.EncodeToString(o[:]) }
 
+// idSet is a set of ids, as compact as the table.
+type idSet struct {
+	byID map[objectID]struct{}
+	odd  map[string]struct{}
+}
+
+func newIDSet() idSet {
+	return idSet{byID: make(map[objectID]struct{}), odd: make(map[string]struct{})}
+}
+
+func (s idSet) add(id string) {
+	if o, ok := parseObjectID(id); ok {
+		s.byID[o] = struct{}{}
+	} else {
+		s.odd[id] = struct{}{}
+	}
+}
+
+func (s idSet) len() int { return len(s.byID) + len(s.odd) }
+
 // record is Known in 48 bytes.
 type record struct {
 	hash     [16]byte

@@ -148,3 +148,31 @@ func TestChangesAreNotHeldBack(t *testing.T) {
 		}
 	})
 }
+
+// TestUnsortedAccountIsHandedOverPageByPage reads an account that can only be listed, and publishes what it has seen long before it has seen all: an account may
+// be larger than memory.
+func TestUnsortedAccountIsHandedOverPageByPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(3000))
+		account.SetBehaviour(func(b *nimbletest.Behaviour) {
+			b.Range, b.UpdatedSort, b.CreatedSort = nimbletest.RangeIgnored, nimbletest.SortIgnored, nimbletest.SortIgnored
+		})
+		client, err := nimble.NewClient("http://nimble.test", "test-key", nimble.WithRateLimit(1e6), nimble.WithoutRetry(),
+			nimble.WithTransport(distant{account.Transport(), time.Second}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ledger := newMemory()
+		p, stop := startBetween(t, client, ledger, poller.Config{Interval: 10 * time.Second})
+		t.Cleanup(stop)
+		for p.Status().Findings.Strategy != poller.FullCompare {
+			pass(time.Second)
+		}
+		pass(15 * time.Second)
+		if n := ledger.count(poller.Snapshot); n < 1000 || n > 2000 {
+			t.Errorf("%d events after 15 of 30 pages, want about 1500", n)
+		}
+		pass(time.Minute)
+		checkTruth(t, account, ledger)
+	})
+}

@@ -175,13 +175,10 @@ func (p *Poller) cut(w window) (time.Time, bool) {
 	return toSecond(w.from.Add(half)), half > 2*time.Second
 }
 
-// readAll reads every contact, page by page.
+// readAll reads every contact, and hands each page over as it comes: an account may be larger than memory.
 func (p *Poller) readAll(ctx context.Context, emit emitFunc) error {
-	rows, steady, err := p.readRange(ctx, window{}, false)
+	steady, err := p.readPages(ctx, window{}, false, func(rows []nimble.Contact) error { return emit(rows, time.Time{}) })
 	if err != nil {
-		return err
-	}
-	if err := emit(rows, time.Time{}); err != nil {
 		return err
 	}
 	if !steady {
@@ -196,17 +193,39 @@ const (
 	idleAttempts = 4
 )
 
-// readRange reads all pages of a range by page number and returns its contacts in order. steady says that nothing can have been
-// skipped: while the range's total stayed the same, just as many different contacts were read; or, where totals are not exact, reading all of it several times has shown
-// nothing more.
+// readRange reads a range that fits in memory and returns its contacts in order, each in the latest state that was seen. steady is that of readPages.
 func (p *Poller) readRange(ctx context.Context, w window, sorted bool) (rows []nimble.Contact, steady bool, err error) {
 	latest := make(map[string]nimble.Contact)
-	unique := make(map[string]struct{}) // Records read since the total last changed.
+	steady, err = p.readPages(ctx, w, sorted, func(page []nimble.Contact) error {
+		for _, c := range page {
+			if seen, ok := latest[c.ID]; !ok || !c.Updated.Before(seen.Updated) {
+				latest[c.ID] = c
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	rows = slices.Collect(maps.Values(latest))
+	sortRows(w, rows)
+	return rows, steady, nil
+}
+
+// readPages reads all pages of a range by page number, more than once if need be, and hands each over. steady says that nothing can have been
+// skipped: while the range's total stayed the same, just as many different contacts were read; or, where totals are not exact, reading all of it several times has shown
+// nothing more.
+func (p *Poller) readPages(ctx context.Context, w window, sorted bool, each func([]nimble.Contact) error) (steady bool, err error) {
+	listed := newIDSet()
+	unique := newIDSet() // Records read since the total last changed.
 	total, deep := -1, false
+	var next *fetch
+	defer func() { next.giveUp() }()
 	for attempt, idle := 0, 0; attempt < maxAttempts && !steady && !deep; attempt++ {
-		before := len(latest)
+		before := listed.len()
 		for number, last := 1, false; !last; number++ {
-			page, err := p.list(ctx, w, sorted, number)
+			page, err := p.receive(ctx, next, w, sorted, number)
+			next = nil
 			if tooDeep(err, number) {
 				p.log.Warn("the API lists no further in a range that holds more; what it does list is published, and the range read again at each poll",
 					zap.Time("from", w.from), zap.Time("to", w.to), zap.Int("page", number), zap.Int("total", total), zap.Error(err))
@@ -214,34 +233,37 @@ func (p *Poller) readRange(ctx context.Context, w window, sorted bool) (rows []n
 				break
 			}
 			if err != nil {
-				return nil, false, err
+				return false, err
 			}
 			if page.Meta.Total != total {
 				total = page.Meta.Total
-				clear(unique)
+				unique = newIDSet()
 			}
 			for _, c := range page.Contacts {
-				unique[c.ID] = struct{}{}
-				if seen, ok := latest[c.ID]; !ok || !c.Updated.Before(seen.Updated) {
-					latest[c.ID] = c
-				}
+				listed.add(c.ID)
+				unique.add(c.ID)
 			}
 			for _, m := range page.Malformed {
-				unique[string(m.Raw)] = struct{}{}
+				unique.add(string(m.Raw))
 			}
-			last = isLast(page)
+			if last = isLast(page); !last {
+				if next, err = p.request(ctx, w, sorted, number+1); err != nil {
+					return false, err
+				}
+			}
+			if err := each(page.Contacts); err != nil {
+				return false, err
+			}
 		}
-		if idle++; len(latest) > before {
+		if idle++; listed.len() > before {
 			idle = 0
 		}
-		steady = !deep && (len(unique) >= total || idle == idleAttempts)
+		steady = !deep && (unique.len() >= total || idle == idleAttempts)
 	}
-	if steady && len(unique) < total {
-		p.log.Debug("the API says that a range has more contacts than it lists", zap.Time("from", w.from), zap.Time("to", w.to), zap.Int("total", total), zap.Int("listed", len(latest)))
+	if steady && unique.len() < total {
+		p.log.Debug("the API says that a range has more contacts than it lists", zap.Time("from", w.from), zap.Time("to", w.to), zap.Int("total", total), zap.Int("listed", listed.len()))
 	}
-	rows = slices.Collect(maps.Values(latest))
-	sortRows(w, rows)
-	return rows, steady, nil
+	return steady, nil
 }
 
 func sortRows(w window, rows []nimble.Contact) {
