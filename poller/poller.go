@@ -47,6 +47,8 @@ type Config struct {
 	DeleteLimit *DeleteLimit
 	// Log receives what an operator wants to read. Defaults to none.
 	Log *zap.Logger
+	// Known, if set, is called with the number of contacts that are known: now and then while they are loaded, and when changes were stored.
+	Known func(contacts int)
 	// Published, if set, is called after changes were stored.
 	Published func([]Change)
 	// Polled, if set, is called after each poll, with its error if it had one.
@@ -254,9 +256,16 @@ func (p *Poller) load(ctx context.Context) error {
 	}
 	began := time.Now()
 	t := newTable(progress.Settled)
-	if err := p.ledger.Load(ctx, t.put); err != nil {
+	told := 0
+	if err := p.ledger.Load(ctx, func(k Known) {
+		t.put(k)
+		if told++; told%knownEvery == 0 {
+			p.known(t)
+		}
+	}); err != nil {
 		return &ledgerError{"loading the known contacts", err}
 	}
+	p.known(t)
 	p.table, p.progress, p.saved = t, progress, progress
 	clear(p.absent)
 	p.drift = drift{}
@@ -291,6 +300,15 @@ func (p *Poller) poll(ctx context.Context) error {
 	}
 	p.saveProgress(ctx, false)
 	return nil
+}
+
+// knownEvery is after how many loaded contacts Config.Known is told.
+const knownEvery = 10_000
+
+func (p *Poller) known(t *table) {
+	if p.cfg.Known != nil {
+		p.cfg.Known(t.present)
+	}
 }
 
 // readChanges reads what may have changed, and enqueues what did.

@@ -201,6 +201,7 @@ func (p *Poller) remember(changes []Change, sequences []uint64) {
 		delete(p.queue.queued, c.Contact.ID)
 	}
 	p.recent.note(changes, time.Now())
+	p.known(p.table)
 	if p.cfg.Published != nil {
 		p.cfg.Published(changes)
 	}

@@ -91,7 +91,7 @@ type bridge struct {
 	// drain is how long the end of the last poll may take.
 	drain time.Duration
 
-	memory memoryLimit
+	memory memory
 
 	mu sync.Mutex
 	// waiting is what keeps the bridge from polling; its reason is empty once it polls.
@@ -322,10 +322,10 @@ func (c *config) polling(log *zap.Logger) poller.Config {
 
 func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.Poller, error) {
 	settings := b.cfg.polling(b.log)
+	settings.Known = b.fitMemory
 	settings.Published = func(changes []poller.Change) {
 		b.alive()
 		b.metrics.published(changes)
-		b.fitMemory()
 	}
 	settings.Polled = func(r poller.PollResult) {
 		b.alive()
@@ -333,7 +333,6 @@ func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.
 			b.set(func() { b.pollTook = r.Duration })
 		}
 		b.metrics.polled(r)
-		b.fitMemory()
 	}
 	settings.Reconciled = func(r poller.ReconcileResult) {
 		b.alive()
@@ -342,14 +341,12 @@ func (b *bridge) newPoller(source poller.Source, ledger poller.Ledger) (*poller.
 	return poller.New(source, ledger, settings)
 }
 
-// fitMemory bounds the memory of a process that has the server in it by the size of the account.
-func (b *bridge) fitMemory() {
+// fitMemory bounds the memory of the process by the size of the account.
+func (b *bridge) fitMemory(contacts int) {
 	b.mu.Lock()
-	p, side := b.poller, b.nats
+	side := b.nats
 	b.mu.Unlock()
-	if p != nil && side != nil && side.server != nil {
-		b.memory.fit(p.Status().Contacts)
-	}
+	b.memory.fit(contacts, side != nil && side.server != nil)
 }
 
 // poll leads whenever it may until ctx ends, and then lets that finish, for a while.

@@ -437,7 +437,7 @@ func (r *run) single(ctx context.Context) error {
 			return err
 		}
 		began := time.Now()
-		if err := r.pollNow(ctx); err != nil {
+		if err := r.pollNow(); err != nil {
 			return err
 		}
 		for {
@@ -569,15 +569,9 @@ func (r *run) watch(ctx context.Context) (jetstream.MessagesContext, func(), err
 	return messages, messages.Stop, nil
 }
 
-func (r *run) pollNow(ctx context.Context) error {
-	reply, err := r.nc.RequestWithContext(ctx, "nimble-bridge."+r.account+".poll-now", nil)
-	if err != nil {
-		return fmt.Errorf("poll-now: %w", err)
-	}
-	if problem := reply.Header.Get("Nats-Service-Error"); problem != "" {
-		return fmt.Errorf("poll-now: %s", problem)
-	}
-	return nil
+// pollNow has the bridge poll, and does not wait for its answer: an answer of the bridge's status, after the poll.
+func (r *run) pollNow() error {
+	return r.nc.PublishRequest("nimble-bridge."+r.account+".poll-now", nats.NewInbox(), nil)
 }
 
 // ids returns the ids of some contacts.
