@@ -12,8 +12,9 @@ import (
 // queue has the changes on their way to the ledger. While some are being appended, the poller's goroutine goes on examining, and the next page is fetched: what gathers meanwhile
 // is appended in one step. A server that makes each step durable then costs one wait for many contacts, and a poll that finds a single change none more.
 type queue struct {
-	// waiting are the changes that are not being appended yet, at most Config.Batch.
+	// waiting are the changes that are not being appended yet, at most Config.Batch, size the bytes of their contacts.
 	waiting []Change
+	size    int
 	// under is what is being appended, the oldest first, at most maxUnder.
 	under []*appending
 	// queued has the contacts of both.
@@ -26,6 +27,9 @@ type queue struct {
 
 // maxUnder lets the ledger encode some changes while it waits for the acknowledgement of others.
 const maxUnder = 2
+
+// maxWaiting is how many bytes of contacts may wait, so that huge ones do not fill the memory.
+const maxWaiting = 8 << 20
 
 // queued is what will be known of a contact.
 type queued struct {
@@ -49,7 +53,8 @@ func newQueue() queue { return queue{queued: make(map[string]queued)} }
 func (p *Poller) enqueue(ctx context.Context, c Change) error {
 	p.queue.waiting = append(p.queue.waiting, c)
 	p.queue.queued[c.Contact.ID] = queued{c.Fingerprint, c.Contact.Updated}
-	if len(p.queue.waiting) < p.cfg.Batch {
+	p.queue.size += len(c.Contact.Raw)
+	if len(p.queue.waiting) < p.cfg.Batch && p.queue.size < maxWaiting {
 		return nil
 	}
 	return p.launch(ctx)
@@ -110,7 +115,7 @@ func (p *Poller) launch(ctx context.Context) error {
 		return err
 	}
 	a := &appending{changes: q.waiting, through: q.through, done: make(chan struct{})}
-	q.waiting, q.spare = q.spare, nil
+	q.waiting, q.spare, q.size = q.spare, nil, 0
 	q.under = append(q.under, a)
 	go func() {
 		defer close(a.done)

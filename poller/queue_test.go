@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,8 @@ type slow struct {
 	under, calls atomic.Int32
 	// most is how many calls were seen at the same time.
 	most atomic.Int32
+	// largest is the most bytes of contacts that one call got.
+	largest atomic.Int64
 	// refuse makes the call with that number fail after its time, with nothing stored.
 	refuse int32
 }
@@ -29,6 +32,11 @@ func (s *slow) Append(ctx context.Context, changes []poller.Change) ([]uint64, e
 	call := s.calls.Add(1)
 	s.most.Store(max(s.most.Load(), s.under.Add(1)))
 	defer s.under.Add(-1)
+	size := 0
+	for _, c := range changes {
+		size += len(c.Contact.Raw)
+	}
+	s.largest.Store(max(s.largest.Load(), int64(size)))
 	time.Sleep(s.append)
 	if call == s.refuse {
 		return nil, errors.New("refused on purpose")
@@ -90,6 +98,26 @@ func TestSlowLedgerGetsFullBatches(t *testing.T) {
 			t.Errorf("%d calls of Append at the same time, want 2 at most, and that many", most)
 		}
 		checkTruth(t, account, ledger.memory)
+	})
+}
+
+// TestHugeContactsAreNotGathered has contacts of 50 kB each, of which far fewer than Config.Batch may wait for a slow ledger.
+func TestHugeContactsAreNotGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(500))
+		for _, id := range account.IDs() {
+			account.Edit(id, nimbletest.Field("description", strings.Repeat("x", 50_000)))
+		}
+		ledger := &slow{memory: newMemory(), append: 2 * time.Second}
+		_, stop := startOn(t, account, ledger, poller.Config{})
+		t.Cleanup(stop)
+		pass(30 * time.Second)
+		if n := ledger.count(poller.Snapshot); n != 500 {
+			t.Errorf("%d events, want 500", n)
+		}
+		if largest := ledger.largest.Load(); largest < 5<<20 || largest > 9<<20 {
+			t.Errorf("%d bytes of contacts at once, want 8 MiB or a little more, at most", largest)
+		}
 	})
 }
 
