@@ -15,6 +15,11 @@
 // A poll reads the contacts whose `updated` is at or after the settled mark, oldest first, walking by time and never by page number, since page
 // numbers shift while people edit. What is seen again is recognised by its fingerprint, so that reading twice costs no event; skipping would.
 //
+// # What happens side by side
+//
+// While a page is examined the next one is fetched, and what was found before is appended to the ledger: as one batch for all that gathered meanwhile, and a second one is encoded while the
+// first is being acknowledged. A contact that is read again before its change is stored waits for that. The memory that this takes does not depend on the account's size.
+//
 // # When the settled mark moves
 //
 // A complete poll that began at the time T of Nimble's clock, and whose changes the ledger has acknowledged, settles everything up to T less the overlap: an index that lags
