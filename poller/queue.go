@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -184,7 +185,11 @@ func (p *Poller) flush(ctx context.Context) error {
 // failed.
 func (p *Poller) clear(ctx context.Context, err error) error {
 	if !isLedgerError(err) {
-		if failed := p.flush(ctx); err == nil || isLedgerError(failed) {
+		failed := p.flush(ctx)
+		if failed != nil && !isLedgerError(failed) { // Nothing more is begun; what is under way is remembered all the same.
+			failed = cmp.Or(p.land(ctx), failed)
+		}
+		if err == nil || isLedgerError(failed) {
 			err = failed
 		}
 	}

@@ -204,3 +204,29 @@ func TestUnsortedAccountIsHandedOverPageByPage(t *testing.T) {
 		checkTruth(t, account, ledger)
 	})
 }
+
+// TestInterruptedWhileAppending ends a poll while some changes are being appended and others wait. What was appended is remembered: the next poll goes on from there.
+func TestInterruptedWhileAppending(t *testing.T) {
+	for _, after := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			account := nimbletest.New(nimbletest.WithContacts(1500))
+			ledger := &slow{memory: newMemory(), append: time.Second}
+			p, err := poller.New(newClient(t, account), ledger, poller.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			defer cancel()
+			if err := p.Poll(ctx); err == nil && ledger.count(poller.Snapshot) < 1500 { // The last changes may be under way when ctx ends.
+				t.Errorf("interrupted after %v: the poll says that it is complete, with %d events", after, ledger.count(poller.Snapshot))
+			}
+			if err := p.Poll(t.Context()); err != nil {
+				t.Errorf("interrupted after %v: the next poll fails: %v", after, err)
+			}
+			checkTruth(t, account, ledger.memory)
+			if n := ledger.count(poller.Snapshot); n != 1500 {
+				t.Errorf("interrupted after %v: %d snapshot events, want 1500", after, n)
+			}
+		})
+	}
+}
