@@ -248,10 +248,11 @@ func (p *Poller) compareUnplaced(ctx context.Context, r *reconciliation) error {
 	return nil
 }
 
-// compareUpdated counts the contacts by `updated` since the last agreement, up to the settled mark. Where the API counts others than are known, the walk
+// compareUpdated counts the contacts by `updated` since an hour before the last agreement, up to the settled mark. Where the API counts others than are known, the walk
 // has missed something: it is read again.
 func (p *Poller) compareUpdated(ctx context.Context, r *reconciliation) error {
-	from, to := p.progress.Agreed.Add(-p.cfg.Overlap), p.table.settled
+	// The agreement before did not see what the index had yet to show.
+	from, to := p.progress.Agreed.Add(-max(p.cfg.Overlap, latest)), p.table.settled
 	if p.progress.Agreed.IsZero() || !from.Before(to) {
 		return nil
 	}
@@ -267,6 +268,9 @@ func (p *Poller) compareUpdated(ctx context.Context, r *reconciliation) error {
 	}
 	return p.locateUpdated(ctx, r, a, w)
 }
+
+// latest is how late the index may show an edit that the next reconciliation still finds by counting. What comes later is found when the part that it lies in is listed.
+const latest = time.Hour
 
 // emptySecond returns the nearest second, from a moment on in a direction and less than an hour away, in which no known contact lies.
 func (a *axis) emptySecond(at time.Time, direction int64) (time.Time, bool) {

@@ -289,6 +289,35 @@ func TestEditsIndexedTooLateAreFound(t *testing.T) {
 	})
 }
 
+// TestEditsIndexedTooLateAndOutOfOrderAreFound has the index show the oldest of some edits last, and all but the newest after the overlap. An agreement in between does not
+// put an end to looking for them.
+func TestEditsIndexedTooLateAndOutOfOrderAreFound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(800))
+		ledger := newMemory()
+		start(t, account, ledger, poller.Config{Interval: time.Minute, Overlap: time.Minute})
+		pass(20 * time.Minute)
+		ids := account.IDs()
+		lag := make(map[string]time.Duration)
+		for i := range 5 {
+			lag[ids[i*80]] = time.Duration(4-i) * 10 * time.Minute
+		}
+		account.SetBehaviour(func(b *nimbletest.Behaviour) { b.LagOf = func(id string) time.Duration { return lag[id] } })
+		for i := range 5 {
+			account.Edit(ids[i*80], nimbletest.Field("title", "shown late"))
+			pass(time.Second)
+		}
+		pass(time.Hour) // The last one is to be seen after 40 minutes, and found by the reconciliation after that.
+		for i := range 5 {
+			if got := ledger.kinds(ids[i*80]); got != "snapshot updated " {
+				t.Errorf("contact shown %v late: %s", lag[ids[i*80]], got)
+			}
+		}
+		checkTruth(t, account, ledger)
+	})
+}
+
 // TestContactsCreatedEverySecondAreCounted has no empty second to put the bound of a range in, so that what the API does at bounds has to be learnt.
 func TestContactsCreatedEverySecondAreCounted(t *testing.T) {
 	for _, bounds := range []int{0, 3, 4, 7} {
