@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,7 +105,8 @@ func (p *Poller) update(ctx context.Context, change Change, known Known) (Change
 		return change, true, nil
 	}
 	if err != nil {
-		return Change{}, false, &ledgerError{"reading the last event of contact " + known.ID, err}
+		err = &ledgerError{"reading the last event of contact " + known.ID, err}
+		return Change{}, false, cmp.Or(p.flush(ctx), err) // What was found before does not have to wait.
 	}
 	before, err := p.before.read(last)
 	if err != nil {

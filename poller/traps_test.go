@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"nimble-bridge/nimble"
 	"nimble-bridge/nimble/nimbletest"
 	"nimble-bridge/poller"
@@ -196,6 +198,44 @@ func TestFailingStateReadIsNoUnknownContact(t *testing.T) {
 		checkTruth(t, account, ledger.memory)
 		if got := len(ledger.events); got != 121 {
 			t.Errorf("%d events, want 121", got)
+		}
+	})
+}
+
+// forgetful is a ledger whose last events cannot be read while forgets is set.
+type forgetful struct {
+	*memory
+	forgets atomic.Bool
+}
+
+func (f *forgetful) Last(ctx context.Context, k poller.Known) (jsontext.Value, error) {
+	if f.forgets.Load() {
+		return nil, errors.New("no answer")
+	}
+	return f.memory.Last(ctx, k)
+}
+
+// TestFailingReadOfTheLastEventIsNoSnapshot has an edit seen while nobody can say what the contact was before: that waits, and what comes with it is published.
+func TestFailingReadOfTheLastEventIsNoSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		account := nimbletest.New(nimbletest.WithContacts(120))
+		ledger := &forgetful{memory: newMemory()}
+		p, stop := startOn(t, account, ledger, poller.Config{})
+		defer stop()
+		pass(time.Minute)
+		ledger.forgets.Store(true)
+		account.Create()
+		pass(time.Second)
+		account.Edit(account.IDs()[3], nimbletest.Field("title", "meanwhile"))
+		pass(5 * time.Minute)
+		if s, c, u := ledger.count(poller.Snapshot), ledger.count(poller.Created), ledger.count(poller.Updated); s != 120 || c != 1 || u != 0 || p.Status().State != poller.Failing {
+			t.Errorf("%d snapshot, %d created and %d updated events and %v, want 120, 1, 0 and failing", s, c, u, p.Status().State)
+		}
+		ledger.forgets.Store(false)
+		pass(2 * time.Minute)
+		checkTruth(t, account, ledger.memory)
+		if u := ledger.count(poller.Updated); u != 1 || len(ledger.events) != 122 {
+			t.Errorf("%d updated events of %d, want 1 of 122", u, len(ledger.events))
 		}
 	})
 }
