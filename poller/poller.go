@@ -49,7 +49,7 @@ type Config struct {
 	Log *zap.Logger
 	// Known, if set, is called with the number of contacts that are known: now and then while they are loaded, and when changes were stored.
 	Known func(contacts int)
-	// Published, if set, is called after changes were stored.
+	// Published, if set, is called after changes were stored. The slice is the poller's again when it returns.
 	Published func([]Change)
 	// Polled, if set, is called after each poll, with its error if it had one.
 	Polled func(PollResult)
