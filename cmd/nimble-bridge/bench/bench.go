@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -108,9 +109,13 @@ type Figure struct {
 	Max    float64   `json:"max"`
 }
 
-// Met tells whether the median reaches the target.
+// Met tells whether the median reaches the target, as exactly as the text shows it.
 func (f *Figure) Met() bool {
-	return f.Target == 0 || f.Least && f.Median >= f.Target || !f.Least && f.Median <= f.Target
+	shown, err := strconv.ParseFloat(number(f.Median), 64)
+	if err != nil {
+		shown = f.Median
+	}
+	return f.Target == 0 || f.Least && shown >= f.Target || !f.Least && shown <= f.Target
 }
 
 // measured collects the figures of one run.

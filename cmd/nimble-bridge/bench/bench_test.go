@@ -107,6 +107,8 @@ func TestMet(t *testing.T) {
 	}{
 		{bench.Figure{Median: 5}, true},
 		{bench.Figure{Median: 5, Target: 4}, false},
+		{bench.Figure{Median: 2.002, Target: 2}, true},
+		{bench.Figure{Median: 2.01, Target: 2}, false},
 		{bench.Figure{Median: 4, Target: 4}, true},
 		{bench.Figure{Median: 5, Target: 4, Least: true}, true},
 		{bench.Figure{Median: 3, Target: 4, Least: true}, false},
