@@ -39,13 +39,13 @@ func (p *Publisher) Load(ctx context.Context, known func(poller.Known)) error {
 	if err != nil {
 		return err
 	}
-	agree := doubt == 0
-	if agree {
+	agree := differs
+	if doubt == 0 {
 		if agree, err = p.agree(ctx, reach, sourceOf(headerOfStored(newest)), newest.id()); err != nil {
 			return err
 		}
 	}
-	if !agree {
+	if agree == differs {
 		return p.reconcile(ctx, reach, doubt, known)
 	}
 	return p.loadBoth(ctx, sourceOf(headerOfStored(newest)), known)
@@ -66,17 +66,36 @@ func (p *Publisher) key(contact string) string {
 }
 func (p *Publisher) events() string { return p.cfg.Prefix + "." + p.cfg.Account + ".contact.*.*" }
 
-// agree tells whether the stream still has, at the sequence where a bucket entry was sourced, the event that the entry has; what a limit removed does
-// not count against it.
-func (p *Publisher) agree(ctx context.Context, reach extent, sequence uint64, id string) (bool, error) {
+// agreement is what the stream says of a bucket entry.
+type agreement uint8
+
+const (
+	// differs: the stream does not reach to where the entry was sourced, or has another event there. It has lost its end, or was made anew.
+	differs agreement = iota
+	// removed: the event is gone, and the stream goes on behind it. A limit or a person removed it, which says nothing against the entry.
+	removed
+	// agrees: the stream has the event.
+	agrees
+)
+
+// agree tells whether the stream still has, at the sequence where a bucket entry was sourced, the event that the entry has.
+func (p *Publisher) agree(ctx context.Context, reach extent, sequence uint64, id string) (agreement, error) {
 	switch {
 	case sequence < reach.First: // Also for no entry at all.
-		return true, nil
+		return removed, nil
 	case sequence > reach.Last:
-		return false, nil
+		return differs, nil
 	}
 	m, err := patiently(ctx, p, func() (*stored, error) { return p.at(ctx, p.cfg.Stream, sequence) })
-	return m.id() == id, err
+	switch {
+	case err != nil:
+		return differs, err
+	case m == nil:
+		return removed, nil
+	case m.id() == id:
+		return agrees, nil
+	}
+	return differs, nil
 }
 
 // loadBoth reads the stream from where the bucket ends, and then the bucket. In that order no event falls between the two: what was sourced meanwhile is in both,
@@ -251,6 +270,9 @@ func (p *Publisher) reconcile(ctx context.Context, reach extent, doubt uint64, k
 	if err := p.scanEvents(ctx, from, events); err != nil {
 		return err
 	}
+	if err := p.passOver(ctx, reach, from, entries, events); err != nil {
+		return err
+	}
 	lost, settled, stale := compare(from, sourced, entries, events)
 	if err := p.appendLost(ctx, lost, entries, events); err != nil {
 		return err
@@ -269,6 +291,24 @@ func (p *Publisher) reconcile(ctx context.Context, reach extent, doubt uint64, k
 	maps.Copy(entries, events)
 	for _, e := range entries {
 		known(e.known)
+	}
+	return nil
+}
+
+// passOver believes the bucket where a person or a limit has removed a contact's last event from the stream, out of the middle of what is in doubt: to append that again would
+// undo it. Such an entry is made the contact's last event, in place of an earlier one that may have stayed.
+func (p *Publisher) passOver(ctx context.Context, reach extent, from uint64, entries, events map[string]entry) error {
+	for contact, e := range entries {
+		if s, ok := events[contact]; e.known.Sequence < from || e.known.Sequence > reach.Last || ok && s.known.Revision >= e.known.Revision {
+			continue
+		}
+		is, err := p.agree(ctx, reach, e.known.Sequence, e.id)
+		if err != nil {
+			return err
+		}
+		if is == removed {
+			events[contact] = e
+		}
 	}
 	return nil
 }
@@ -317,7 +357,7 @@ func (p *Publisher) firstDoubt(ctx context.Context, reach extent, entries map[st
 		if err != nil {
 			return 0, err
 		}
-		if agree {
+		if agree == agrees {
 			return e.known.Sequence + 1, nil
 		}
 	}

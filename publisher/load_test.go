@@ -556,3 +556,51 @@ func TestRecordIsRejectedOnce(t *testing.T) {
 		t.Errorf("rejected records are known as contacts: %v", got)
 	}
 }
+
+// TestRemovedEventsStayRemovedWhenTheStreamHasLostItsEnd has an operator remove a contact's last event, and then a power failure take what came after it. What was lost is
+// appended again; what was removed is not, although the bucket has both.
+func TestRemovedEventsStayRemovedWhenTheStreamHasLostItsEnd(t *testing.T) {
+	const contacts = 12
+	gone := changeOf(poller.Updated, "c11", 2, contacts)
+	lost := changeOf(poller.Updated, "c0", 2, 1)
+	srv := powerLoss(t, t.TempDir(), "NIMBLE", func(srv *embedded.Server) {
+		p := open(t, srv)
+		for i := range contacts {
+			appendAll(t, p, changeOf(poller.Snapshot, "c"+strconv.Itoa(i), 1, 0))
+		}
+		appendAll(t, p, gone, changeOf(poller.Updated, "c1", 2, 2))
+		eventually(t, "the bucket", func() bool {
+			behind, err := p.BucketBehind(t.Context())
+			return err == nil && behind == 0
+		})
+		s, err := p.JetStream().Stream(t.Context(), "NIMBLE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, seq := range []uint64{contacts + 1, contacts + 2} { // Its other event stays.
+			if err := s.DeleteMsg(t.Context(), seq); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}, func(srv *embedded.Server) {
+		p := open(t, srv)
+		load(t, p)
+		appendAll(t, p, lost)
+		eventually(t, "the bucket", func() bool {
+			behind, err := p.BucketBehind(t.Context())
+			return err == nil && behind == 0
+		})
+	})
+	for round := range 3 {
+		p := open(t, srv)
+		got := load(t, p)
+		for _, c := range []poller.Change{gone, lost} {
+			if diff := cmp.Diff(known(c, got[c.Contact.ID].Sequence), got[c.Contact.ID]); diff != "" {
+				t.Errorf("start %d, contact %s: %s", round, c.Contact.ID, diff)
+			}
+		}
+		if n := len(messages(t, p.JetStream(), "NIMBLE")); n != contacts+1 {
+			t.Errorf("start %d: %d events, want those that stayed and the lost one", round, n)
+		}
+	}
+}
