@@ -108,3 +108,31 @@ func TestEveryAPI(t *testing.T) {
 		})
 	}
 }
+
+// TestContactsWithoutUpdated has so many contacts without a readable `updated` that whole pages have none to go on from.
+func TestContactsWithoutUpdated(t *testing.T) {
+	for _, n := range []int{90, 150, 300} {
+		t.Run(fmt.Sprintf("%d of 300", n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(300))
+				ids := account.IDs()
+				for _, id := range ids[:n] {
+					account.EditSilently(id, nimbletest.Key("updated", "null"))
+				}
+				ledger := newMemory()
+				p := start(t, account, ledger, poller.Config{})
+				pass(5 * time.Minute)
+				for _, id := range ids[:3] {
+					account.Edit(id, nimbletest.Field("title", "with a time"))
+					account.EditSilently(id, nimbletest.Key("updated", "null")) // Shown by then.
+				}
+				account.Create()
+				pass(20 * time.Minute)
+				if s, c, u := ledger.count(poller.Snapshot), ledger.count(poller.Created), ledger.count(poller.Updated); s != 300 || c != 1 || u != 3 {
+					t.Errorf("%d snapshot, %d created and %d updated events, want 300, 1 and 3; %v", s, c, u, p.Status().Err)
+				}
+				checkTruth(t, account, ledger)
+			})
+		})
+	}
+}

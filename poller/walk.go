@@ -84,7 +84,7 @@ func (p *Poller) walk(ctx context.Context, w window, emit emitFunc) error {
 			break
 		}
 		if !ok {
-			return fmt.Errorf("contacts listing: page 1 of %d holds no contact with a time to go on from", page.Meta.Pages)
+			return &SurpriseError{"sort", fmt.Sprintf("page 1 of %d holds no contact with a readable %s to go on from", page.Meta.Pages, w.field)}
 		}
 		if err := p.proveSort(ctx, window{w.field, low, w.to}, page); err != nil {
 			return err
