@@ -92,14 +92,14 @@ type reader struct {
 	text    []byte
 	// keys holds one string for each key ever seen: a handful of field names stands in a million contacts.
 	keys map[string]string
-	// unknown is called for each top-level key that is in no document of the API.
-	unknown func(key string)
+	// unknown is called for each top-level key that is in no document of the API. The key is valid until it returns.
+	unknown func(key []byte)
 }
 
 // span is a piece of the normal form, while the pieces of a list or an object are put in order.
 type span struct{ start, end int }
 
-func newReader(unknown func(key string)) *reader {
+func newReader(unknown func(key []byte)) *reader {
 	return &reader{keys: make(map[string]string), unknown: unknown}
 }
 
@@ -121,7 +121,7 @@ func (r *reader) read(raw jsontext.Value) (*content, error) {
 			return r.dec.SkipValue()
 		case unknownKey:
 			if r.unknown != nil {
-				r.unknown(string(name))
+				r.unknown(name)
 			}
 			return r.dec.SkipValue()
 		}

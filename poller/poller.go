@@ -132,6 +132,7 @@ type Poller struct {
 	skewed   bool
 	before   *reader
 	after    *reader
+	unknown  map[string]*int // How often each key that does not count was read.
 	hashed   []byte
 	failures int
 	queue    queue
@@ -182,18 +183,28 @@ func New(source Source, ledger Ledger, cfg Config) (*Poller, error) {
 	}
 	p := &Poller{
 		source: source, ledger: ledger, cfg: cfg, log: cfg.Log, status: Status{State: Starting, Published: make(map[Kind]int)},
-		absent: make(map[string]absence), unreadable: make(map[string]time.Time), recent: newRecent(), queue: newQueue(), orders: make(chan order), maxCounted: maxCounted, listBelow: listBelow,
+		absent: make(map[string]absence), unreadable: make(map[string]time.Time), unknown: make(map[string]*int), recent: newRecent(), queue: newQueue(), orders: make(chan order), maxCounted: maxCounted, listBelow: listBelow,
 	}
-	p.before = newReader(nil)
-	unknown := make(map[string]bool)
-	p.after = newReader(func(key string) {
-		if !unknown[key] && len(unknown) < maxInternedKeys {
-			unknown[key] = true
-			p.log.Info("contacts carry a key that is in no document of the API; it does not count as content", zap.String("key", key))
-		}
-	})
+	p.before, p.after = newReader(nil), newReader(p.countUnknown)
 	return p, nil
 }
+
+// countUnknown counts a key that does not count as content, and says so the first time: new keys appear in an API without notice.
+func (p *Poller) countUnknown(key []byte) {
+	if n, ok := p.unknown[string(key)]; ok {
+		*n++
+		return
+	}
+	if len(p.unknown) == maxUnknownKeys {
+		return
+	}
+	first := 1
+	p.unknown[string(key)] = &first
+	p.log.Info("contacts carry a key that is in no document of the API; it does not count as content", zap.String("key", string(key)))
+}
+
+// maxUnknownKeys bounds the memory for keys that somebody makes up. No API has so many.
+const maxUnknownKeys = 100
 
 // logFailure says that a poll failed: when it begins, and then ever more seldom.
 func (p *Poller) logFailure(err error, wait time.Duration) {

@@ -52,6 +52,9 @@ type Status struct {
 	HeldSince time.Time
 	// Resyncing says that the whole account is being published again.
 	Resyncing bool
+	// UnknownKeys are the keys of contacts that are in no document of the API, and therefore no content, each with how often a contact with it was read since the start. nil
+	// while there is none.
+	UnknownKeys map[string]int
 }
 
 // Status returns what the poller is doing. It may be called from any goroutine.
@@ -68,6 +71,12 @@ func (p *Poller) report() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status.Findings = p.ladder.findings()
+	if len(p.unknown) > 0 {
+		p.status.UnknownKeys = make(map[string]int, len(p.unknown)) // A new one: who asked before has the last.
+		for key, n := range p.unknown {
+			p.status.UnknownKeys[key] = *n
+		}
+	}
 	if p.table == nil {
 		return
 	}

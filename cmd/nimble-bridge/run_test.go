@@ -274,7 +274,7 @@ func TestRunPublishesWhatChanges(t *testing.T) {
 	if msg, e := receive(t, messages); msg.Subject != "nimble.acme.contact.created."+id || e.Data.Revision != 1 {
 		t.Errorf("after a contact was added: %s revision %d", msg.Subject, e.Data.Revision)
 	}
-	nimble.Edit(id, nimbletest.Tags("supplier", "VIP"))
+	nimble.Edit(id, nimbletest.Tags("supplier", "VIP"), nimbletest.Key("relationship_score", "17"))
 	msg, e := receive(t, messages)
 	if msg.Subject != "nimble.acme.contact.updated."+id || e.Data.Revision != 2 || msg.Header.Get(event.HeaderChanged) != "tags" {
 		t.Errorf("after a tag was added: %s revision %d, changed %q", msg.Subject, e.Data.Revision, msg.Header.Get(event.HeaderChanged))
@@ -291,6 +291,9 @@ func TestRunPublishesWhatChanges(t *testing.T) {
 		}
 		if s.Account != "acme" || s.Contacts != 251 || s.Events["snapshot"] != 250 || s.Events["created"] != 1 || !s.NATS.Connected || s.NATS.Embedded || s.NATS.Stream != "NIMBLE" || s.Watermark.IsZero() {
 			t.Errorf("/status answers %s", body)
+		}
+		if s.UnknownKeys["relationship_score"] == 0 || len(s.UnknownKeys) != 1 {
+			t.Errorf("/status has the unknown keys %v, want relationship_score", s.UnknownKeys)
 		}
 	})
 	t.Run("metrics", func(t *testing.T) {

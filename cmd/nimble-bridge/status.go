@@ -36,6 +36,8 @@ type status struct {
 	HeldSince     time.Time       `json:"held_since,omitzero"`
 	Resyncing     bool            `json:"resyncing,omitzero"`
 	Reconcile     reconcileStatus `json:"reconcile"`
+	// UnknownKeys are the keys of contacts that do not count as content because no document of the API has them, each with how often it was read.
+	UnknownKeys map[string]int `json:"unknown_keys,omitzero"`
 
 	NATS natsStatus `json:"nats"`
 }
@@ -90,6 +92,7 @@ func (b *bridge) status(ctx context.Context) status {
 	s.State, s.Strategy, s.Contacts, s.Failures = now.State, now.Findings.Strategy.String(), now.Contacts, now.Failures
 	s.Watermark, s.FirstMet, s.SnapshotFinished = now.Settled, now.FirstMet, now.SnapshotFinished
 	s.LastPoll, s.LastSuccess = now.LastPoll.UTC(), now.LastSuccess.UTC()
+	s.UnknownKeys = now.UnknownKeys
 	s.DeletionsHeld, s.HeldSince, s.Resyncing = now.Held, now.HeldSince, now.Resyncing
 	r := now.Reconciliation
 	s.Reconcile = reconcileStatus{
