@@ -95,6 +95,14 @@ func checkTruth(t *testing.T, account *nimbletest.Account, ledger *memory) {
 			if (e.Kind == poller.Updated) != (len(e.Changes) > 0) {
 				t.Errorf("contact %s: %s with %d changes", id, e.Kind, len(e.Changes))
 			}
+			if first := e.Kind == poller.Snapshot || e.Kind == poller.Created; i == 0 && !first {
+				t.Errorf("contact %s: the first event is %s", id, e.Kind)
+			} else if i > 0 && first && e.FoundBy != poller.FoundByResync && events[i-1].Kind != poller.Deleted {
+				t.Errorf("contact %s: event %d meets it again, as %s", id, i+1, e.Kind)
+			}
+			if i > 0 && e.Kind == poller.Updated && e.Fingerprint == events[i-1].Fingerprint {
+				t.Errorf("contact %s: events %d and %d show the same", id, i, i+1)
+			}
 		}
 	}
 }

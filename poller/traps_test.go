@@ -110,7 +110,140 @@ func TestSnapshotWhilePeopleEditAndDelete(t *testing.T) {
 			t.Fatal("nothing was edited")
 		}
 		checkTruth(t, account, ledger)
+		for _, id := range ids {
+			events := ledger.of(id)
+			if _, exists := account.Contact(id); !exists && len(events) > 0 && events[len(events)-1].Kind != poller.Deleted {
+				t.Errorf("contact %s is gone, its events are %s", id, ledger.kinds(id))
+			}
+			if len(events) > 0 && events[0].Kind != poller.Snapshot {
+				t.Errorf("contact %s, which was there before: %s", id, ledger.kinds(id))
+			}
+		}
 	})
+}
+
+// repeating is a source that counts the rows which a listing shows although it showed them already.
+type repeating struct {
+	*altered
+	shown   map[string]bool
+	repeats int
+}
+
+func newRepeating(client *nimble.Client) *repeating {
+	r := &repeating{shown: make(map[string]bool)}
+	r.altered = &altered{client, func(page *nimble.Page) {
+		if page.Meta.Page == 1 {
+			clear(r.shown)
+		}
+		for _, c := range page.Contacts {
+			if r.shown[c.ID] {
+				r.repeats++
+			}
+			r.shown[c.ID] = true
+		}
+		if n := len(page.Contacts); n > 1 && n < page.Meta.PerPage { // And one within a page.
+			page.Contacts = append(page.Contacts, page.Contacts[n-1])
+			r.repeats++
+		}
+	}}
+	return r
+}
+
+// TestRowsTwiceAcrossPages begins each page with the row that the page before ended with, as listings do in which a row comes in between two requests, and shows rows twice within
+// one page. In the snapshot and in later polls, that makes no event twice, and no poll fails of it.
+func TestRowsTwiceAcrossPages(t *testing.T) {
+	for strategy, behaviour := range map[poller.Strategy]func(b *nimbletest.Behaviour){
+		poller.KeyedWalk:   func(*nimbletest.Behaviour) {},
+		poller.WindowRead:  func(b *nimbletest.Behaviour) { b.UpdatedSort = nimbletest.SortIgnored },
+		poller.CreatedWalk: func(b *nimbletest.Behaviour) { b.Range, b.UpdatedOnly = nimbletest.RangeIgnored, true },
+		poller.FullCompare: func(b *nimbletest.Behaviour) {
+			b.Range, b.UpdatedSort, b.CreatedSort = nimbletest.RangeIgnored, nimbletest.SortIgnored, nimbletest.SortIgnored
+		},
+	} {
+		t.Run(strategy.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(200))
+				account.Import(220) // Pages of one instant advance by number, in whatever way the others do.
+				account.SetBehaviour(func(b *nimbletest.Behaviour) {
+					behaviour(b)
+					b.DuplicateRows = true
+				})
+				ledger := newMemory()
+				source := newRepeating(newClient(t, account))
+				polled := func(r poller.PollResult) {
+					if r.Err != nil {
+						t.Errorf("poll fails: %v", r.Err)
+					}
+				}
+				pass(time.Minute)
+				p, stop := startBetween(t, source, ledger, poller.Config{Batch: 50, Polled: polled})
+				defer stop()
+				if source.repeats == 0 {
+					t.Error("no row came twice in the snapshot")
+				}
+				pass(time.Minute)
+				source.repeats = 0
+				ids := account.IDs()
+				account.Import(250)
+				for _, id := range ids[100:240] {
+					account.Edit(id, nimbletest.Field("title", "new"))
+				}
+				pass(20 * time.Second)
+				if source.repeats == 0 {
+					t.Error("no row came twice in the polls after it")
+				}
+				pass(time.Minute)
+				if s, c, u := ledger.count(poller.Snapshot), ledger.count(poller.Created), ledger.count(poller.Updated); s != 420 || c != 250 || u != 140 || len(ledger.events) != s+c+u {
+					t.Errorf("%d snapshot, %d created and %d updated events of %d, want 420, 250 and 140", s, c, u, len(ledger.events))
+				}
+				if got := p.Status().Findings.Strategy; got != strategy {
+					t.Errorf("strategy %v, want %v", got, strategy)
+				}
+				checkTruth(t, account, ledger)
+			})
+		})
+	}
+}
+
+// TestImportThatKeepsOldDates adds contacts whose `updated` lies far behind the settled mark, where no poll looks, and some whose `created` does as well.
+func TestImportThatKeepsOldDates(t *testing.T) {
+	for _, contacts := range []int{200, 2000} { // One is compared by listing ids, the other by counting.
+		t.Run(fmt.Sprint("contacts=", contacts), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(contacts))
+				ledger := newMemory()
+				start(t, account, ledger, poller.Config{})
+				pass(time.Hour)
+				old := time.Now().AddDate(-3, 0, 0)
+				var kept []string
+				for i := range 30 {
+					id, created := account.Create(), time.Time{}
+					if i >= 20 {
+						created = old.Add(-time.Hour)
+					}
+					account.SetTimes(id, created, old.Add(time.Duration(i)*time.Minute))
+					kept = append(kept, id)
+				}
+				pass(16 * time.Minute)
+				for i, id := range kept {
+					want := "created "
+					if i >= 20 {
+						want = "snapshot " // By its own word, it was there before the account was met.
+					}
+					if got := ledger.kinds(id); got != want {
+						t.Errorf("contact %d: %q, want %q", i, got, want)
+					}
+				}
+				account.Edit(kept[0], nimbletest.Field("title", "new"))
+				account.Edit(kept[29], nimbletest.Field("title", "new"))
+				pass(time.Hour)
+				if got := len(ledger.events); got != contacts+32 {
+					t.Errorf("%d events, want %d", got, contacts+32)
+				}
+				checkTruth(t, account, ledger)
+			})
+		})
+	}
 }
 
 func TestMalformedRecordAmongGoodOnes(t *testing.T) {
