@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"nimble-bridge/nimble"
 	"nimble-bridge/nimble/nimbletest"
@@ -466,6 +468,68 @@ func TestTimesWithoutZoneThatAreNotUTC(t *testing.T) {
 				if events := ledger.of(id); !events[len(events)-1].Contact.Updated.Equal(updated) {
 					t.Errorf("updated %v, want %v", events[len(events)-1].Contact.Updated, updated)
 				}
+			})
+		})
+	}
+}
+
+// TestMalformedRecordIsLookedAtAgain spoils the records of a known contact and of a new one, and mends them without `updated` telling. Neither passes for deleted meanwhile, the log names each
+// once, and reconciliation finds what became of them.
+func TestMalformedRecordIsLookedAtAgain(t *testing.T) {
+	for name, spoilt := range map[string]string{
+		"null":           `null`,
+		"a text":         `"soon"`,
+		"without id":     `{"record_type": "person", "fields": {}}`,
+		"odd id":         `{"id": {"$oid": "ID"}, "fields": {}}`,
+		"a name twice":   `{"id": "ID", "tags": [], "tags": ["a"]}`,
+		"no valid UTF-8": "{\"id\": \"ID\", \"creator\": \"\xff\"}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				account := nimbletest.New(nimbletest.WithContacts(300))
+				ledger := newMemory()
+				core, logged := observer.New(zap.WarnLevel)
+				p, stop := startOn(t, account, ledger, poller.Config{Interval: time.Minute, Log: zap.New(core)})
+				defer stop()
+				pass(time.Hour)
+				known, unknown := account.IDs()[100], account.Create(nimbletest.Field("title", "new"))
+				for _, id := range []string{known, unknown} {
+					account.Spoil(id, strings.ReplaceAll(spoilt, "ID", id))
+				}
+				pass(time.Hour)
+				if status := p.Status(); status.State != poller.Polling { // Although there is nothing else on the page.
+					t.Errorf("state %s, %v", status.State, status.Err)
+				}
+				account.Edit(account.IDs()[7], nimbletest.Field("title", "beside them"))
+				pass(time.Hour)
+				if got := ledger.kinds(known) + ledger.kinds(unknown) + ledger.kinds(account.IDs()[7]); got != "snapshot snapshot updated " {
+					t.Errorf("events while the records cannot be read: %s", got)
+				}
+				records := make(map[string]int)
+				for _, r := range ledger.rejected {
+					records[string(r.Record)]++
+				}
+				if want := strings.ReplaceAll(spoilt, "ID", known); records[want] == 0 {
+					t.Errorf("rejected %v, want %q", records, want)
+				}
+				if strings.HasPrefix(spoilt, `{"id": "ID"`) {
+					if n := logged.FilterField(zap.String("contact_id", unknown)).Len(); n != 1 {
+						t.Errorf("the record of contact %s is logged %d times, want once", unknown, n)
+					}
+				}
+				if status := p.Status(); status.State != poller.Polling {
+					t.Errorf("state %s, %v", status.State, status.Err)
+				}
+				for _, id := range []string{known, unknown} {
+					account.Edit(id, nimbletest.Field("title", "mended"))
+					account.Mend(id)
+					account.SetTimes(id, time.Time{}, time.Now().Add(-50*time.Minute)) // Where no poll looks.
+				}
+				pass(26 * time.Hour)
+				if got := ledger.kinds(known) + ledger.kinds(unknown); got != "snapshot updated created " {
+					t.Errorf("events after they were mended: %s", got)
+				}
+				checkTruth(t, account, ledger)
 			})
 		})
 	}
