@@ -436,16 +436,32 @@ func TestNimbleIsNotReadWhileNATSIsAway(t *testing.T) {
 	}
 }
 
+// TestStoppedInTheMiddleOfTheSnapshot stops the program while it publishes. What was under way is acknowledged before it ends, and the next start goes on from there.
 func TestStoppedInTheMiddleOfTheSnapshot(t *testing.T) {
-	nimble := startNimble(t, nimbletest.WithContacts(3000))
-	environment(t, nimble, "NIMBLE_RATE_LIMIT", "20")
+	nimble, server := startNimble(t, nimbletest.WithContacts(3000)), startNATS(t, "127.0.0.1:0")
+	environment(t, nimble, "NATS_URL", server.URL(), "NIMBLE_RATE_LIMIT", "20")
 	r := start(t)
 	r.stderr.await(t, "account met for the first time")
+	soon(t, "contacts are published", func() bool { return storedEvents(t, server.URL()) > 0 })
 	if code := r.finish(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	if log := r.stderr.String(); !strings.Contains(log, `"msg":"stopped"`) || strings.Contains(log, "snapshot finished") {
 		t.Error("the log does not say that the bridge stopped, in the middle of the snapshot")
+	}
+	stored := storedEvents(t, server.URL())
+	if stored == 0 || stored >= 3000 {
+		t.Fatalf("%d events are stored, want some of 3000", stored)
+	}
+	environment(t, nimble, "NATS_URL", server.URL())
+	r = start(t)
+	r.stderr.await(t, "snapshot finished")
+	within(t, patience, agree(server.URL(), nimble.Account))
+	if !strings.Contains(r.stderr.String(), fmt.Sprintf(`"msg":"known contacts loaded","contacts":%d,`, stored)) {
+		t.Errorf("the second start does not begin with the %d contacts that are stored", stored)
+	}
+	if got := storedEvents(t, server.URL()); got > 3001 { // A receipt may have come.
+		t.Errorf("%d events are stored of 3000 contacts", got)
 	}
 }
 
@@ -494,6 +510,7 @@ func TestNimbleIsWaitedFor(t *testing.T) {
 	r.stderr.await(t, "Nimble answers again")
 }
 
+// TestAnUnfitStreamIsWaitedFor starts where streams are missing that the bridge may not create, and goes on where one has the wrong shape, until somebody has seen to both.
 func TestAnUnfitStreamIsWaitedFor(t *testing.T) {
 	nimble, server := startNimble(t, nimbletest.WithContacts(3)), startNATS(t, "127.0.0.1:0")
 	environment(t, nimble, "NATS_URL", server.URL(), "NATS_MANAGE", "false")
@@ -502,6 +519,38 @@ func TestAnUnfitStreamIsWaitedFor(t *testing.T) {
 	if !strings.Contains(got.Message, "NIMBLE") || !strings.Contains(got.Message, "NATS_MANAGE") {
 		t.Errorf("message %q, want the stream's name and what to do", got.Message)
 	}
+	conn, err := publisher.Connect(t.Context(), publisher.ConnectConfig{URLs: []string{server.URL()}}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stream, err := publisher.Open(t.Context(), conn, publisher.Config{Account: "acme", Stream: "NIMBLE", Prefix: "nimble", Bucket: "nimble-contacts", Manage: true}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	batches := func(allowed bool) {
+		t.Helper()
+		s, err := stream.JetStream().Stream(t.Context(), "NIMBLE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.CachedInfo().Config
+		cfg.AllowAtomicPublish = allowed
+		if _, err := stream.JetStream().UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batches(false)
+	soon(t, "/readyz says what is wrong with the stream's shape", func() bool {
+		got := awaitReadiness(t, r.url(t), streamUnfit)
+		return strings.Contains(got.Message, "stream NIMBLE") && strings.Contains(got.Message, "allow_atomic is false") && strings.Contains(got.Message, "NATS_MANAGE")
+	})
+	if n := storedEvents(t, server.URL()); n != 0 {
+		t.Errorf("%d events in a stream that does not fit", n)
+	}
+	batches(true)
+	awaitReadiness(t, r.url(t), "")
+	within(t, patience, agree(server.URL(), nimble.Account))
 	if code := r.finish(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
