@@ -525,7 +525,7 @@ func TestMalformedRecordIsLookedAtAgain(t *testing.T) {
 					account.Mend(id)
 					account.SetTimes(id, time.Time{}, time.Now().Add(-50*time.Minute)) // Where no poll looks.
 				}
-				pass(26 * time.Hour)
+				pass(2 * time.Hour)
 				if got := ledger.kinds(known) + ledger.kinds(unknown); got != "snapshot updated created " {
 					t.Errorf("events after they were mended: %s", got)
 				}
