@@ -160,8 +160,8 @@ func TestIdlePollIsOneRequestAndOneCount(t *testing.T) {
 	}
 }
 
-// TestImportInOneSecond imports more contacts in one second than a page, or several, can hold; afterwards the bridge goes quiet again.
-func TestImportInOneSecond(t *testing.T) {
+// TestTiesLargerThanAPage imports more contacts in one second than a page, or several, can hold; afterwards the bridge goes quiet again.
+func TestTiesLargerThanAPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(300))
 		ledger := newMemory()
@@ -250,19 +250,31 @@ func TestIndexLagWithinTheOverlap(t *testing.T) {
 	})
 }
 
-func TestVolatileChangesAreNoEvents(t *testing.T) {
+// TestUpdatedMovingWithoutContent moves `updated` alone, or with what is no content: who wrote last, when somebody was in touch, days that are left.
+func TestUpdatedMovingWithoutContent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(50))
 		ledger := newMemory()
-		start(t, account, ledger, poller.Config{})
-		for _, id := range account.IDs() {
-			account.Touch(id)
+		examined := 0
+		start(t, account, ledger, poller.Config{Polled: func(r poller.PollResult) { examined += r.Examined }})
+		examined = 0
+		for i, id := range account.IDs() {
+			if i%2 == 0 {
+				account.Touch(id)
+			} else { // It sets the updater as well.
+				account.Edit(id, nimbletest.Key("avatar_url", `"https://app.nimble.com/a/1"`), nimbletest.Key("last_contacted", `{"tstamp": "2000-01-01T00:00:00+0000"}`))
+			}
 		}
 		account.CountDown()
 		pass(time.Minute)
+		if examined < 50 {
+			t.Errorf("%d contacts examined since, want the 50 that moved", examined)
+		}
+		pass(2 * time.Hour)
 		if got := len(ledger.events); got != 50 {
 			t.Errorf("%d events, want the 50 of the snapshot", got)
 		}
+		checkTruth(t, account, ledger)
 	})
 }
 

@@ -55,7 +55,7 @@ func TestDeletionIsPublishedWithinThreePolls(t *testing.T) {
 	})
 }
 
-func TestDeletionSaysWhyAndIsUndoneByReturn(t *testing.T) {
+func TestContactsThatVanishAndReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(300))
 		account.SetBehaviour(func(b *nimbletest.Behaviour) { b.HiddenStatus = 403 })
@@ -239,8 +239,8 @@ func TestDeletionsAreHeld(t *testing.T) {
 	}
 }
 
-// TestSilentEditsAreFoundWithinADay edits contacts without moving `updated`.
-func TestSilentEditsAreFoundWithinADay(t *testing.T) {
+// TestContentMovingWithoutUpdated edits contacts without moving `updated`.
+func TestContentMovingWithoutUpdated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(2000))
@@ -262,8 +262,8 @@ func TestSilentEditsAreFoundWithinADay(t *testing.T) {
 	})
 }
 
-// TestEditsIndexedTooLateAreFound has the search index show edits long after the overlap.
-func TestEditsIndexedTooLateAreFound(t *testing.T) {
+// TestIndexLagBeyondTheOverlap has the search index show edits long after the overlap.
+func TestIndexLagBeyondTheOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(2000))
 		ledger := newMemory()
@@ -289,9 +289,9 @@ func TestEditsIndexedTooLateAreFound(t *testing.T) {
 	})
 }
 
-// TestEditsIndexedTooLateAndOutOfOrderAreFound has the index show the oldest of some edits last, and all but the newest after the overlap. An agreement in between does not
+// TestIndexLagBeyondTheOverlapAndOutOfOrder has the index show the oldest of some edits last, and all but the newest after the overlap. An agreement in between does not
 // put an end to looking for them.
-func TestEditsIndexedTooLateAndOutOfOrderAreFound(t *testing.T) {
+func TestIndexLagBeyondTheOverlapAndOutOfOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(800))

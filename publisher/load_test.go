@@ -55,7 +55,7 @@ func bucketHas(t testing.TB, js jetstream.JetStream, entries uint64) {
 	})
 }
 
-func TestLoadReadsTheStreamBeyondTheBucket(t *testing.T) {
+func TestBucketBehindTheStream(t *testing.T) {
 	p := open(t, startServer(t))
 	appendAll(t, p, changeOf(poller.Snapshot, "a1", 1, 0), changeOf(poller.Snapshot, "b2", 1, 0), changeOf(poller.Snapshot, "c3", 1, 0))
 	bucketHas(t, p.JetStream(), 3)
@@ -88,7 +88,7 @@ func TestLoadKeepsAccountsApart(t *testing.T) {
 	}
 }
 
-func TestLoadWithoutBucketReadsTheStream(t *testing.T) {
+func TestBucketDeleted(t *testing.T) {
 	srv := startServer(t)
 	p := open(t, srv)
 	want := make(map[string]poller.Known)
@@ -131,7 +131,7 @@ func TestLoadRemembersWhatALimitRemoved(t *testing.T) {
 	}
 }
 
-func TestLostEventsAreAppendedAgainFromTheBucket(t *testing.T) {
+func TestBucketAheadOfTheStream(t *testing.T) {
 	t.Run("managed", func(t *testing.T) { testLostEvents(t, true) })
 	t.Run("unmanaged", func(t *testing.T) { testLostEvents(t, false) })
 }
