@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -127,13 +128,24 @@ func TestSnapshotWhilePeopleEditAndDelete(t *testing.T) {
 // repeating is a source that counts the rows which a listing shows although it showed them already.
 type repeating struct {
 	*altered
+	mu      sync.Mutex // Pages are fetched beside the rest.
 	shown   map[string]bool
 	repeats int
+}
+
+// take returns the count, and begins it anew.
+func (r *repeating) take() (repeats int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	repeats, r.repeats = r.repeats, 0
+	return repeats
 }
 
 func newRepeating(client *nimble.Client) *repeating {
 	r := &repeating{shown: make(map[string]bool)}
 	r.altered = &altered{client, func(page *nimble.Page) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		if page.Meta.Page == 1 {
 			clear(r.shown)
 		}
@@ -164,8 +176,8 @@ func TestRowsTwiceAcrossPages(t *testing.T) {
 	} {
 		t.Run(strategy.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				account := nimbletest.New(nimbletest.WithContacts(200))
-				account.Import(220) // Pages of one instant advance by number, in whatever way the others do.
+				account := nimbletest.New(nimbletest.WithContacts(100))
+				account.Import(120) // Pages of one instant advance by number, in whatever way the others do.
 				account.SetBehaviour(func(b *nimbletest.Behaviour) {
 					behaviour(b)
 					b.DuplicateRows = true
@@ -178,25 +190,25 @@ func TestRowsTwiceAcrossPages(t *testing.T) {
 					}
 				}
 				pass(time.Minute)
-				p, stop := startBetween(t, source, ledger, poller.Config{Batch: 50, Polled: polled})
+				p, stop := startBetween(t, source, ledger, poller.Config{Interval: 30 * time.Second, Batch: 50, Polled: polled})
 				defer stop()
-				if source.repeats == 0 {
+				if source.take() == 0 {
 					t.Error("no row came twice in the snapshot")
 				}
 				pass(time.Minute)
-				source.repeats = 0
+				source.take()
 				ids := account.IDs()
-				account.Import(250)
-				for _, id := range ids[100:240] {
+				account.Import(130)
+				for _, id := range ids[60:180] {
 					account.Edit(id, nimbletest.Field("title", "new"))
 				}
-				pass(20 * time.Second)
-				if source.repeats == 0 {
+				pass(40 * time.Second)
+				if source.take() == 0 {
 					t.Error("no row came twice in the polls after it")
 				}
 				pass(time.Minute)
-				if s, c, u := ledger.count(poller.Snapshot), ledger.count(poller.Created), ledger.count(poller.Updated); s != 420 || c != 250 || u != 140 || len(ledger.events) != s+c+u {
-					t.Errorf("%d snapshot, %d created and %d updated events of %d, want 420, 250 and 140", s, c, u, len(ledger.events))
+				if s, c, u := ledger.count(poller.Snapshot), ledger.count(poller.Created), ledger.count(poller.Updated); s != 220 || c != 130 || u != 120 || len(ledger.events) != s+c+u {
+					t.Errorf("%d snapshot, %d created and %d updated events of %d, want 220, 130 and 120", s, c, u, len(ledger.events))
 				}
 				if got := p.Status().Findings.Strategy; got != strategy {
 					t.Errorf("strategy %v, want %v", got, strategy)
@@ -486,13 +498,13 @@ func TestMalformedRecordIsLookedAtAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				account := nimbletest.New(nimbletest.WithContacts(300))
+				account := nimbletest.New(nimbletest.WithContacts(60))
 				ledger := newMemory()
 				core, logged := observer.New(zap.WarnLevel)
 				p, stop := startOn(t, account, ledger, poller.Config{Interval: time.Minute, Log: zap.New(core)})
 				defer stop()
 				pass(time.Hour)
-				known, unknown := account.IDs()[100], account.Create(nimbletest.Field("title", "new"))
+				known, unknown := account.IDs()[30], account.Create(nimbletest.Field("title", "new"))
 				for _, id := range []string{known, unknown} {
 					account.Spoil(id, strings.ReplaceAll(spoilt, "ID", id))
 				}

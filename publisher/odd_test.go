@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nimble-bridge/nimble/nimbletest"
+	"nimble-bridge/publisher/event"
 	"nimble-bridge/publisher/streamtest"
 )
 
@@ -124,4 +125,35 @@ func TestOddDocumentsInStoredMessages(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestMalformedRecordIsOneNotice lets a record be unreadable through polls, reconciliations and starts. One notice tells of it, with the record as it was; the contact's event is none the less
+// published when there is a contact again.
+func TestMalformedRecordIsOneNotice(t *testing.T) {
+	const raw = `{"id": {"$oid": "5"}, "fields": []}`
+	o := newSolo(t, startModelServer(t))
+	o.account.Spoil(o.edited, raw)
+	for range 3 {
+		o.publishes(0)
+		o.publishes(0)
+		o.drop(0)
+	}
+	var notices []*event.Rejected
+	for _, m := range messages(t, o.js, "NIMBLE") {
+		if m.Subject != "nimble."+o.name+".bridge.rejected" {
+			continue
+		}
+		notice, err := event.DecodeRejected(m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		notices = append(notices, notice)
+	}
+	if len(notices) != 1 || string(notices[0].Data.Record) != raw || notices[0].Data.Reason == "" {
+		t.Errorf("%d notices, want one of %s: %v", len(notices), raw, notices)
+	}
+	o.account.Edit(o.edited, nimbletest.Field("title", "mended"))
+	o.account.Mend(o.edited)
+	o.publishes(1)
+	o.agrees()
 }
