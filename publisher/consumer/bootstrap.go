@@ -229,7 +229,15 @@ func (b *bootstrap) scan(ctx context.Context, end place, visit func(jetstream.Ms
 		if err := visit(msg); err != nil {
 			return err
 		}
-		if reached, idle = meta.Sequence.Stream, 0; reached >= end.sequence && meta.NumPending == 0 {
+		if reached, idle = meta.Sequence.Stream, 0; reached < end.sequence || meta.NumPending > 0 {
+			continue
+		}
+		// An entry that is just being replaced is not counted for a moment, neither where it was nor where it will be. So that nothing is pending is believed only where the bucket ends.
+		info, err := b.bucket.Info(ctx)
+		if err != nil {
+			return fail(err)
+		}
+		if info.State.LastSeq <= reached {
 			return nil
 		}
 	}
@@ -261,7 +269,7 @@ func (b *bootstrap) delivery(msg jetstream.Msg) (*Delivery, error) {
 		return nil, nil
 	}
 	return &Delivery{
-		Event: e, Body: msg.Data(), Header: headersOf(msg), Subject: subject.String(), Sequence: source, Stored: meta.Timestamp, Deliveries: 1,
+		Event: e, Body: msg.Data(), Header: headersOf(msg.Headers()), Subject: subject.String(), Sequence: source, Stored: meta.Timestamp, Deliveries: 1,
 	}, nil
 }
 

@@ -228,8 +228,8 @@ func (c *Config) newBackOff() backoff.BackOff {
 // Only one of the processes that share a durable gets events. It keeps its place by asking for more, which it does at least every pull.
 const group = "one"
 
-func (c *Config) pull() time.Duration      { return max(c.AckWait/6, time.Second) }
-func (c *Config) pinnedTTL() time.Duration { return 3 * c.pull() }
+func (c *Config) pull() time.Duration      { return max(c.AckWait/6, 500*time.Millisecond) }
+func (c *Config) pinnedTTL() time.Duration { return max(3*c.pull(), 3*time.Second) }
 
 // durable is the consumer as it has to be, on top of what it is if it exists.
 func (c *Config) durable(is jetstream.ConsumerConfig) jetstream.ConsumerConfig {

@@ -113,7 +113,7 @@ func (r *runner) ensureDeadLetters(ctx context.Context) error {
 }
 
 // bury stores an event as a dead letter, and only then acknowledges it. While it cannot be stored the event is kept, and its contact waits.
-func (r *runner) bury(l *lane, h *held, msg jetstream.Msg, f failure) {
+func (r *runner) bury(l *lane, h *held, msg *message, f failure) {
 	log := r.log.With(zap.String("stream", h.source.stream), zap.Uint64("seq", h.sequence))
 	letter := r.letter(h, msg, f)
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
@@ -150,8 +150,8 @@ func (r *runner) publish(letter *nats.Msg) error {
 }
 
 // letter makes the dead letter of a message, which may have been one before.
-func (r *runner) letter(h *held, msg jetstream.Msg, f failure) *nats.Msg {
-	header := headersOf(msg)
+func (r *runner) letter(h *held, msg *message, f failure) *nats.Msg {
+	header := headersOf(msg.Header)
 	if isLetter(header) {
 		maps.DeleteFunc(header, func(key string, _ []string) bool { return strings.HasPrefix(key, natsHeader) })
 	} else {
@@ -164,7 +164,7 @@ func (r *runner) letter(h *held, msg jetstream.Msg, f failure) *nats.Msg {
 		header.Set(DeadConsumer, r.cfg.Durable)
 		header.Set(DeadStream, h.source.stream)
 		header.Set(DeadSequence, strconv.FormatUint(h.sequence, 10))
-		header.Set(DeadSubject, msg.Subject())
+		header.Set(DeadSubject, msg.Subject)
 		header.Set(DeadStored, h.stored.UTC().Format(time.RFC3339Nano))
 	}
 	header.Set(DeadReason, string(f.reason))
@@ -176,7 +176,7 @@ func (r *runner) letter(h *held, msg jetstream.Msg, f failure) *nats.Msg {
 	if s, err := event.ParseSubject(originalSubject(msg)); err == nil {
 		account, contact = s.Account, s.ContactID
 	}
-	return &nats.Msg{Subject: letterSubject(r.cfg.DeadLetters, r.cfg.Durable, kindLetter, account, contact), Header: header, Data: msg.Data()}
+	return &nats.Msg{Subject: letterSubject(r.cfg.DeadLetters, r.cfg.Durable, kindLetter, account, contact), Header: header, Data: msg.Data}
 }
 
 // oneLine fits a text into a header.
@@ -195,11 +195,11 @@ func oneLine(s string) string {
 func isLetter(h nats.Header) bool { return len(h[DeadSubject]) > 0 }
 
 // originalSubject is the subject of the event that a message is, or was before it became a letter.
-func originalSubject(msg jetstream.Msg) string {
-	if h := msg.Headers(); isLetter(h) {
+func originalSubject(msg *message) string {
+	if h := msg.Header; isLetter(h) {
 		return h.Get(DeadSubject)
 	}
-	return msg.Subject()
+	return msg.Subject
 }
 
 // revive turns a letter into the event that it was.

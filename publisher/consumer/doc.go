@@ -30,9 +30,17 @@
 // # Several processes
 //
 // Processes with the same Durable share it, and one at a time gets events; the server chooses and remembers which (a pinned client, in the words of NATS). After a clean stop another one takes
-// over at once, after a crash within [Config.AckWait]. So order holds across processes too. One case remains: a process that is cut off from NATS finishes the
-// handlers it has begun, which may overlap with those of its successor; it begins no others. More throughput comes from
-// Concurrency, or from several durables with a [Filter] each.
+// over at once, after a crash within [Config.AckWait] or three seconds, whichever is longer. More throughput comes from Concurrency, or from several durables with a [Filter] each.
+//
+// Order holds across processes too. A process that stood still for a while (stopped, starved, put to sleep, or cut off from NATS) may hold events that another one has handled meanwhile, with later
+// ones of the same contact. It begins none of them. An event begins only while it is certain that the server has given it to nobody else: the delivery cannot be older than the request that
+// it answers, and each sign of life that the server has confirmed counts from when it was sent. Where those times are too long ago, the server is asked whether this process still has
+// its turn; if not, the event is dropped, and comes again to whoever it belongs to.
+//
+// What remains is a handler that had begun before its process stood still for longer than AckWait. Nobody can call it back: when the process goes on it finishes, and what it does then comes after what its
+// successor has done, with the same event and perhaps with later ones. The same is true of any work that goes on after a lease has run out, in any system; only the place where the effect is
+// stored can refuse it. A handler that compares revisions there, in the same transaction, makes it harmless. A machine whose clocks stand still while the server's go on, such as a
+// virtual machine that is frozen and resumed without being told the time, does not notice how long it was away, and may begin what it holds in the first moments.
 //
 // # What a handler owes
 //
@@ -50,7 +58,8 @@
 //  1. If the durable exists, the state was read before: go on with step 6.
 //  2. Look up the last entry of the bucket (the last message of the stream KV_<bucket> on $KV.<bucket>.>), and note its sequence there and, from the header Nats-Stream-Source,
 //     "<stream> <sequence> …", its sequence S in the event stream. In an empty bucket S is 0.
-//  3. Read the bucket, not key by key but as a stream, with an ordered consumer on KV_<bucket>, until a message has come that is not before the noted one and says that none are pending.
+//  3. Read the bucket, not key by key but as a stream, with an ordered consumer on KV_<bucket>, until a message has come that is not before the noted one, says that none are pending, and is the
+//     last by what the stream says of itself: an entry that is just being replaced is not counted as pending for a moment. If nothing comes any more, the count is right.
 //     Store each contact unless a revision at least as high is stored. An entry with the header KV-Operation: DEL is a deleted contact: note it as such, with its revision.
 //  4. If the event stream begins after S+1, it may have dropped events since step 2. If the bucket's last entry is another one than then, go back to step 2.
 //  5. Create the durable on the event stream with the start sequence S+1 (and look at step 4 once more). If the stream's event at S has another id than the bucket's noted entry, or there is none because the stream ends before S, the

@@ -92,7 +92,7 @@ func (r *runner) resolved(s *source, d *doubt) (bool, error) {
 	d.floor, d.known = info.AckFloor.Stream, true
 	here := 0
 	for _, h := range s.held {
-		if !h.unsure && h.delivery <= info.Delivered.Consumer {
+		if !h.unsure && h.delivery <= info.Delivered.Consumer && r.left(h.sure) > 0 {
 			here++
 		}
 	}
@@ -167,7 +167,7 @@ func (r *runner) mayBegin(l *lane, h *held) bool {
 // earlier is the first event of the contact after floor and before h, among those that the durable gets, that was not finished here; 0 if there is none.
 func (r *runner) earlier(h *held, floor uint64) (uint64, error) {
 	r.mu.Lock()
-	subject, err := event.ParseSubject(h.msg.Subject())
+	subject, err := event.ParseSubject(h.msg.Subject)
 	r.mu.Unlock()
 	if err != nil {
 		return 0, nil // It belongs to no contact.

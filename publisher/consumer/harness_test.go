@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,6 +27,9 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if os.Getenv(otherProcess) != "" {
+		os.Exit(beOtherProcess())
+	}
 	if err := flag.Set("test.parallel", "8"); err != nil { // They wait for servers' clocks most of the time.
 		panic(err)
 	}
@@ -45,7 +49,9 @@ const (
 type world struct {
 	t   testing.TB
 	dir string
-	js  jetstream.JetStream
+	// addr is where other processes connect, if there are any.
+	addr string
+	js   jetstream.JetStream
 
 	mu  sync.Mutex
 	srv *embedded.Server
@@ -55,9 +61,12 @@ type world struct {
 	revisions map[string]uint64
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldAt(t, "") }
+
+// newWorldAt is a world for other processes too, unless addr is empty.
+func newWorldAt(t testing.TB, addr string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), revisions: make(map[string]uint64)}
+	w := &world{t: t, dir: t.TempDir(), addr: addr, revisions: make(map[string]uint64)}
 	w.start()
 	t.Cleanup(w.stop)
 	conn, err := publisher.Connect(t.Context(), publisher.ConnectConfig{InProcess: w, Name: "test"}, zap.NewNop())
@@ -74,7 +83,7 @@ func newWorld(t testing.TB) *world {
 
 func (w *world) start() {
 	w.t.Helper()
-	srv, err := embedded.Start(embedded.Options{Dir: w.dir})
+	srv, err := embedded.Start(embedded.Options{Dir: w.dir, Addr: w.addr})
 	if err != nil {
 		w.t.Fatal(err)
 	}

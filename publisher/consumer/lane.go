@@ -3,7 +3,6 @@ package consumer
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -30,18 +29,21 @@ type source struct {
 	held map[uint64]*held
 	done *memory
 	// late is what came when the run was about to end.
-	late []jetstream.Msg
+	late []*message
 	// last is the number that the server gave to the last delivery that came here, and pin the name under which this process gets deliveries.
 	last uint64
 	pin  string
 	// doubt is not nil while an earlier event of some contact may be on its way.
 	doubt *doubt
+
+	// relinked gets a token when the connection is lost, or is back.
+	relinked chan struct{}
 }
 
 func (r *runner) newSource(stream string, consumer jetstream.Consumer, events bool) *source {
 	return &source{
 		stream: stream, consumer: consumer, events: events,
-		held: make(map[uint64]*held), done: newMemory(2 * r.cfg.MaxPending),
+		held: make(map[uint64]*held), done: newMemory(2 * r.cfg.MaxPending), relinked: make(chan struct{}, 1),
 	}
 }
 
@@ -53,8 +55,10 @@ type held struct {
 	// stored is when the server stored it.
 	stored time.Time
 	// msg is the latest delivery: only that one is certain to be known to the server.
-	msg   jetstream.Msg
+	msg   *message
 	state state
+	// sure is until when the event is certain to be nobody else's. See [runner.keep].
+	sure time.Time
 	// unsure says that the server may or may not wait for it still: an acknowledgement has been sent.
 	unsure bool
 	// gone is closed when the event is no longer held.
@@ -105,15 +109,14 @@ func nudge(c chan struct{}) {
 }
 
 // idOf is the event's id, by which a message is recognised when the server has lost the end of the stream and used its sequences again.
-func idOf(msg jetstream.Msg) string { return msg.Headers().Get(event.HeaderID) }
+func idOf(msg *message) string { return msg.Header.Get(event.HeaderID) }
+
+// pinOf is the name under which the server made a delivery.
+func pinOf(msg *message) string { return msg.Header.Get(headerPin) }
 
 // arrive takes a message in. It does not wait for anything, so that what is received is always known.
-func (r *runner) arrive(s *source, msg jetstream.Msg) {
-	meta, err := msg.Metadata()
-	if err != nil {
-		r.log.Error("message without metadata", zap.String("stream", s.stream), zap.Error(err))
-		return
-	}
+func (r *runner) arrive(s *source, msg *message) {
+	meta := msg.meta
 	sequence := meta.Sequence.Stream
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,7 +125,7 @@ func (r *runner) arrive(s *source, msg jetstream.Msg) {
 		s.late = append(s.late, msg)
 		return
 	}
-	s.pin = msg.Headers().Get(headerPin)
+	s.pin = pinOf(msg)
 	if meta.Sequence.Consumer <= s.last {
 		r.forget(s)
 	}
@@ -135,18 +138,21 @@ func (r *runner) arrive(s *source, msg jetstream.Msg) {
 	if h := s.held[sequence]; h != nil {
 		if h.state == working || idOf(h.msg) == idOf(msg) {
 			h.msg, h.deliveries = msg, meta.NumDelivered
+			if sure := r.sureFrom(msg.asked); sure.After(h.sure) {
+				h.sure = sure
+			}
 			nudge(h.news)
 			return
 		}
 		r.lanes[keyOf(s, h.msg)].remove(h) // The stream has another event there now.
 	}
 	if s.done.has(sequence, idOf(msg)) {
-		_ = msg.Ack() // The acknowledgement was lost, with the server's memory.
+		_ = r.nc.Publish(msg.Reply, finished) // The acknowledgement was lost, with the server's memory.
 		return
 	}
 	h := &held{
 		source: s, sequence: sequence, delivery: s.last, deliveries: meta.NumDelivered, stored: meta.Timestamp, msg: msg,
-		gone: make(chan struct{}), news: make(chan struct{}, 1),
+		sure: r.sureFrom(msg.asked), gone: make(chan struct{}), news: make(chan struct{}, 1),
 	}
 	s.held[sequence] = h
 	key := keyOf(s, msg)
@@ -180,15 +186,11 @@ func (r *runner) forget(s *source) {
 const headerPin = "Nats-Pin-Id"
 
 // keyOf names the lane of a message: its contact, or itself if it is about none.
-func keyOf(s *source, msg jetstream.Msg) string {
+func keyOf(s *source, msg *message) string {
 	if subject, err := event.ParseSubject(originalSubject(msg)); err == nil {
 		return subject.Account + "." + subject.ContactID
 	}
-	meta, err := msg.Metadata()
-	if err != nil {
-		return s.stream
-	}
-	return fmt.Sprintf("%s %d", s.stream, meta.Sequence.Stream)
+	return fmt.Sprintf("%s %d", s.stream, msg.meta.Sequence.Stream)
 }
 
 // walk does what a lane is for: one event after the other. It returns when there are none, or when nothing new is to begin.
@@ -283,17 +285,14 @@ func (r *runner) process(l *lane, h *held) {
 }
 
 // newDelivery reads a message, which may be an event or a dead letter that is to be handled again.
-func (r *runner) newDelivery(msg jetstream.Msg) (*Delivery, error) {
-	meta, err := msg.Metadata()
-	if err != nil {
-		return nil, err
-	}
-	d := &Delivery{Body: msg.Data(), Header: headersOf(msg), Subject: msg.Subject(), Sequence: meta.Sequence.Stream, Stored: meta.Timestamp}
+func (r *runner) newDelivery(msg *message) (*Delivery, error) {
+	d := &Delivery{Body: msg.Data, Header: headersOf(msg.Header), Subject: msg.Subject, Sequence: msg.meta.Sequence.Stream, Stored: msg.meta.Timestamp}
 	if isLetter(d.Header) {
 		if err := r.revive(d); err != nil {
 			return nil, err
 		}
 	}
+	var err error
 	if d.Event, err = event.Decode(d.Body); err != nil {
 		return nil, err
 	}
@@ -305,9 +304,9 @@ func (r *runner) newDelivery(msg jetstream.Msg) (*Delivery, error) {
 }
 
 // headersOf leaves out what the server adds for the client library.
-func headersOf(msg jetstream.Msg) nats.Header {
-	header := make(nats.Header, len(msg.Headers()))
-	for key, values := range msg.Headers() {
+func headersOf(all nats.Header) nats.Header {
+	header := make(nats.Header, len(all))
+	for key, values := range all {
 		if key != headerPin {
 			header[key] = values
 		}
@@ -338,16 +337,10 @@ func (r *runner) begin(h *held) bool {
 			return false
 		}
 	}
-	if !r.fresh() {
-		r.drop()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.halted() || isGone(h) {
+	if !r.claim(h) {
 		r.end()
 		return false
 	}
-	h.state = working
 	return true
 }
 
@@ -397,7 +390,7 @@ func (r *runner) pause(h *held, d time.Duration) bool {
 
 // settle acknowledges an event, and returns when the server has confirmed it: the next one of the contact begins only when this one cannot come again. handled is the message
 // that was handled.
-func (r *runner) settle(l *lane, h *held, handled jetstream.Msg) {
+func (r *runner) settle(l *lane, h *held, handled *message) {
 	r.setState(h, working)
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		r.mu.Lock()
@@ -410,7 +403,7 @@ func (r *runner) settle(l *lane, h *held, handled jetstream.Msg) {
 		h.unsure = true
 		r.mu.Unlock()
 		err := r.acknowledge(msg)
-		if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		if err == nil {
 			break
 		}
 		r.log.Debug("acknowledgement not confirmed", zap.Uint64("seq", h.sequence), zap.Error(err))
@@ -436,7 +429,7 @@ func (r *runner) settle(l *lane, h *held, handled jetstream.Msg) {
 	l.remove(h)
 }
 
-func (r *runner) acknowledge(msg jetstream.Msg) error {
+func (r *runner) acknowledge(msg *message) error {
 	r.settling.RLock()
 	defer r.settling.RUnlock()
 	r.mu.Lock()
@@ -444,7 +437,8 @@ func (r *runner) acknowledge(msg jetstream.Msg) error {
 	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(link, answerTimeout)
 	defer cancel()
-	return msg.DoubleAck(ctx)
+	_, err := r.nc.RequestWithContext(ctx, msg.Reply, finished)
+	return err
 }
 
 // memory knows the events that were finished last.

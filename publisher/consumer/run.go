@@ -31,7 +31,7 @@ func Run(ctx context.Context, js jetstream.JetStream, cfg Config, handle Handler
 	r := &runner{
 		cfg: cfg, js: js, nc: js.Conn(), handle: handle, log: cfg.Log.With(zap.String("durable", cfg.Durable)),
 		lanes: make(map[string]*lane), slots: make(chan struct{}, cfg.Concurrency),
-		stopping: make(chan struct{}), failed: make(chan error, 1),
+		stopping: make(chan struct{}), failed: make(chan error, 1), round: make(chan struct{}), now: make(chan struct{}, 1),
 		loud: rate.NewLimiter(rate.Every(time.Second), 5),
 	}
 	sources, err := r.setUp(ctx)
@@ -73,8 +73,10 @@ type runner struct {
 	lanes map[string]*lane
 	// link ends when the connection is lost, and is another one then.
 	link context.Context //nolint:containedctx // It ends what waits for an answer that will not come.
-	// kept is when the server was last known to have heard that everything held here is in work.
-	kept time.Time
+	// round is closed, and replaced, when the server has been told, or could not be told, that everything held here is in work.
+	round chan struct{}
+	// now gets a token when somebody waits for a round.
+	now chan struct{}
 
 	// settling is held for reading while an event is being acknowledged, and for writing while nothing may be.
 	settling sync.RWMutex
@@ -209,39 +211,13 @@ func unanswered(err error) bool {
 func (r *runner) run(ctx context.Context, sources []*source) error {
 	hard, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
-	r.hard, r.kept = hard, time.Now()
-	unlink := r.watchLink()
+	r.hard = hard
+	unlink := r.watchLink(sources)
 	defer unlink()
 
-	var consuming []jetstream.ConsumeContext
-	stopConsuming := func() {
-		for _, c := range consuming {
-			if r.nc.IsConnected() {
-				c.Drain() // What is on its way here still arrives, to be given back.
-			} else {
-				c.Stop()
-			}
-		}
-		patience := time.NewTimer(2 * time.Second) // The connection may be lost meanwhile.
-		defer patience.Stop()
-		for _, c := range consuming {
-			select {
-			case <-c.Closed():
-			case <-patience.C:
-				return
-			}
-		}
-	}
+	var receiving sync.WaitGroup
 	for _, s := range sources {
-		c, err := s.consumer.Consume(func(msg jetstream.Msg) { r.arrive(s, msg) },
-			jetstream.PullPriorityGroup(group), jetstream.PullExpiry(r.cfg.pull()), jetstream.PullMaxMessages(min(r.cfg.MaxPending, 256)),
-			jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { r.complaint(s, err) }))
-		if err != nil {
-			r.halt()
-			stopConsuming()
-			return fmt.Errorf("stream %s: %w", s.stream, err)
-		}
-		consuming = append(consuming, c)
+		receiving.Go(r.newReceiver(s).receive)
 	}
 	keeping := make(chan struct{})
 	kept := make(chan struct{})
@@ -256,7 +232,7 @@ func (r *runner) run(ctx context.Context, sources []*source) error {
 	case err = <-r.failed:
 	}
 	r.halt()
-	stopConsuming()
+	receiving.Wait()
 	unfinished := r.windDown(giveUp)
 	close(keeping)
 	<-kept
@@ -264,8 +240,8 @@ func (r *runner) run(ctx context.Context, sources []*source) error {
 	return errors.Join(err, unfinished)
 }
 
-// watchLink keeps r.link until the returned function is called.
-func (r *runner) watchLink() (stop func()) {
+// watchLink keeps r.link, and tells the sources of every change, until the returned function is called.
+func (r *runner) watchLink(sources []*source) (stop func()) {
 	changed := r.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	lose := r.newLink()
 	quit, done := make(chan struct{}), make(chan struct{})
@@ -280,11 +256,13 @@ func (r *runner) watchLink() (stop func()) {
 				if !ok {
 					return
 				}
-				if status == nats.CONNECTED {
-					continue
+				if status != nats.CONNECTED {
+					lose()
+					lose = r.newLink()
 				}
-				lose()
-				lose = r.newLink()
+				for _, s := range sources {
+					nudge(s.relinked)
+				}
 			}
 		}
 	}()
@@ -338,7 +316,7 @@ func (r *runner) complaint(s *source, err error) {
 		r.fail(err)
 	case errors.Is(err, jetstream.ErrBadRequest):
 		r.fail(fmt.Errorf("stream %s: %w", s.stream, err))
-	case errors.Is(err, jetstream.ErrPinIDMismatch), errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, jetstream.ErrConsumerLeadershipChanged), errors.Is(err, jetstream.ErrServerShutdown):
+	case errors.Is(err, jetstream.ErrPinIDMismatch), errors.Is(err, errUnanswered), errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrConsumerLeadershipChanged), errors.Is(err, jetstream.ErrServerShutdown):
 		r.log.Debug("consuming was interrupted", zap.String("stream", s.stream), zap.Error(err))
 		r.lookAfter(s)
 	default:
@@ -398,7 +376,7 @@ func (r *runner) giveBack(ctx context.Context, sources []*source) {
 		r.mu.Lock()
 		rest := make([]*held, 0, len(s.held))
 		for _, h := range s.held {
-			if h.state == waiting {
+			if h.state == waiting && r.left(h.sure) > 0 { // Others may have it in work already.
 				rest = append(rest, h)
 			}
 		}
@@ -406,10 +384,12 @@ func (r *runner) giveBack(ctx context.Context, sources []*source) {
 		r.mu.Unlock()
 		slices.SortFunc(rest, bySequence)
 		for _, h := range rest {
-			_ = h.msg.Nak() // What is not given back comes back by itself, later.
+			_ = r.nc.Publish(h.msg.Reply, givenBack) // What is not given back comes back by itself, later.
 		}
 		for _, msg := range late {
-			_ = msg.Nak()
+			if r.left(r.sureFrom(msg.asked)) > 0 {
+				_ = r.nc.Publish(msg.Reply, givenBack)
+			}
 		}
 		if pin == "" {
 			continue
@@ -419,72 +399,4 @@ func (r *runner) giveBack(ctx context.Context, sources []*source) {
 		}
 	}
 	_ = r.nc.FlushWithContext(ctx)
-}
-
-// keep tells the server now and then that everything held here is in work.
-func (r *runner) keep(sources []*source, done <-chan struct{}) {
-	ticker := time.NewTicker(r.cfg.AckWait / 3)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case <-ticker.C:
-		}
-		now := time.Now()
-		if r.keepAll(sources) {
-			r.mu.Lock()
-			r.kept = now
-			r.mu.Unlock()
-		}
-		if !r.fresh() {
-			r.drop()
-		}
-	}
-}
-
-func (r *runner) keepAll(sources []*source) bool {
-	if !r.nc.IsConnected() {
-		return false
-	}
-	r.mu.Lock()
-	var msgs []jetstream.Msg
-	for _, s := range sources {
-		for _, h := range s.held {
-			msgs = append(msgs, h.msg)
-		}
-	}
-	r.mu.Unlock()
-	for _, msg := range msgs {
-		if err := msg.InProgress(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-			return false
-		}
-	}
-	return r.nc.FlushTimeout(r.cfg.AckWait/3) == nil
-}
-
-// fresh tells whether the server still counts on this process for what is held here.
-func (r *runner) fresh() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Since(r.kept) < r.cfg.AckWait
-}
-
-// drop forgets what has not begun: the server has not heard from here for so long that somebody else may have it by now. What is ours comes again.
-func (r *runner) drop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	dropped := 0
-	for _, l := range r.lanes {
-		for _, h := range slices.Clone(l.queue) {
-			if h.state == waiting {
-				l.remove(h)
-				r.beginDoubt(h.source) // It comes again, in whatever order.
-				dropped++
-			}
-		}
-	}
-	if dropped > 0 {
-		r.log.Warn("out of touch with NATS for too long; what had not begun is received again", zap.Int("events", dropped))
-	}
 }
