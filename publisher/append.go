@@ -113,7 +113,8 @@ func (p *Publisher) batch(changes []poller.Change, bodies *bodies) ([]*outgoing,
 }
 
 // store appends the messages and returns when all of them are durable, or it is clear that they will not be.
-func (p *Publisher) store(ctx context.Context, pending []*outgoing) error {
+func (p *Publisher) store(ctx context.Context, pending []*outgoing) (err error) {
+	defer func() { p.trouble.end(p.log, err == nil) }()
 	for _, o := range pending {
 		o.expect(p.reachable(o.expected))
 	}
@@ -130,6 +131,7 @@ func (p *Publisher) store(ctx context.Context, pending []*outgoing) error {
 		if p.cfg.Hooks.Retried != nil {
 			p.cfg.Hooks.Retried()
 		}
+		p.trouble.note(p.log, err, began)
 		p.log.Debug("publishing was refused or not answered; reading what is stored", zap.Int("events", len(pending)), zap.Error(err))
 		if apiCode(err) == codeBatchTooLarge && len(pending) > 1 {
 			return p.storeHalves(ctx, pending)
@@ -178,6 +180,7 @@ func (p *Publisher) stored(ctx context.Context, batch []*outgoing, last uint64) 
 const (
 	reasonLostEnd = "the stream has lost its end, or was made anew"
 	reasonReused  = "the stream has lost its end, and other events since"
+	reasonTorn    = "the stream has had it all along, and the bucket, which the bridge believed at its start, has not"
 )
 
 // distrust returns the conflict, after making sure that the next Load believes the stream alone. The bucket may look as if it agreed with the stream, once
@@ -363,6 +366,8 @@ func (p *Publisher) judge(ctx context.Context, o *outgoing, m *stored) (correcte
 		return false, nil
 	case m.sequence() == o.expected:
 		return false, nil
+	case m.sequence() > o.expected && m.sequence() <= p.loadedTo:
+		return false, p.distrust(ctx, conflict(reasonTorn))
 	case m.sequence() > o.expected:
 		return false, conflict("another writer appended to the contact")
 	}

@@ -398,7 +398,7 @@ func (c *Connection) explain(err error, began time.Time) error {
 	if !c.nc.IsConnected() {
 		return c.unreachable()
 	}
-	if silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout); silent {
+	if silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout); silent || apiCode(err) == codeBatchIncomplete {
 		return &UnansweredError{Err: err}
 	}
 	return err

@@ -42,12 +42,13 @@ func aboutTLS(err error) bool {
 	return errors.Is(err, nats.ErrTLS) || errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired)
 }
 
-// UnansweredError says that there is a connection and no answer.
+// UnansweredError says that there is a connection, and that JetStream does not do what it is asked for or does not say so, which is all that can be seen of a full
+// disk from outside.
 type UnansweredError struct{ Err error }
 
 // Error implements error.
 func (e *UnansweredError) Error() string {
-	return fmt.Sprintf("NATS is connected and JetStream does not answer: %v; its log tells whether a full disk made it stop, or it has no leader at present", e.Err)
+	return fmt.Sprintf("NATS is connected and JetStream does not answer, or does not store: %v; its log tells whether a full disk made it stop, after which there has to be room and the server to be restarted, or whether it has no leader at present", e.Err)
 }
 
 // Unwrap returns the cause.

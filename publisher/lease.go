@@ -147,6 +147,9 @@ func (l *Lease) hold(ctx context.Context, sequence uint64, lead func(context.Con
 			timer.Reset(l.ttl) // The end has begun: lead returns, and the lease is given back.
 		default:
 			l.p.log.Warn("leader lease lost; standing by", zap.String("key", l.key()), zap.Error(err))
+			if !refusedForOrder(err) {
+				l.note(err) // Nobody can know who leads; leading may take a while to end.
+			}
 			stop()
 			return <-done
 		}

@@ -30,7 +30,7 @@ func (p *Publisher) Load(ctx context.Context, known func(poller.Known)) error {
 	if err != nil {
 		return err
 	}
-	p.first, p.lastSeen = reach.First, reach.Last
+	p.first, p.lastSeen, p.loadedTo = reach.First, reach.Last, reach.Last
 	newest, err := patiently(ctx, p, func() (*stored, error) { return p.last(ctx, p.bucketStream, p.keys()) })
 	if err != nil {
 		return err
@@ -39,6 +39,7 @@ func (p *Publisher) Load(ctx context.Context, known func(poller.Known)) error {
 	if err != nil {
 		return err
 	}
+	p.sourcing.believed.CompareAndSwap(0, sourceOf(headerOfStored(newest)))
 	agree := differs
 	if doubt == 0 {
 		if agree, err = p.agree(ctx, reach, sourceOf(headerOfStored(newest)), newest.id()); err != nil {
@@ -273,12 +274,12 @@ func (p *Publisher) reconcile(ctx context.Context, reach extent, doubt uint64, k
 	if err := p.passOver(ctx, reach, from, entries, events); err != nil {
 		return err
 	}
-	lost, settled, stale := compare(from, sourced, entries, events)
+	lost, settled, again := compare(from, sourced, entries, events)
 	if err := p.appendLost(ctx, lost, entries, events); err != nil {
 		return err
 	}
-	if stale && p.cfg.Manage {
-		if err := p.sourceAgain(ctx, from); err != nil {
+	if again > 0 && p.cfg.Manage {
+		if err := p.sourceAgain(ctx, again); err != nil {
 			return err
 		}
 	}
@@ -313,9 +314,9 @@ func (p *Publisher) passOver(ctx context.Context, reach extent, from uint64, ent
 	return nil
 }
 
-// compare finds the contacts whose events the stream has lost, in the order they had. settled says that bucket and stream agree on everything in doubt, stale
-// that the stream has events which the bucket, sourced up to some sequence, will not get by itself.
-func compare(from, sourced uint64, entries, events map[string]entry) (lost []string, settled, stale bool) {
+// compare finds the contacts whose events the stream has lost, in the order they had. settled says that bucket and stream agree on everything in doubt; again is
+// the first sequence of those that the bucket, sourced up to some other one, will not get by itself, 0 for none.
+func compare(from, sourced uint64, entries, events map[string]entry) (lost []string, settled bool, again uint64) {
 	settled = true
 	for contact, e := range entries {
 		s, ok := events[contact]
@@ -333,11 +334,16 @@ func compare(from, sourced uint64, entries, events map[string]entry) (lost []str
 	for contact, s := range events {
 		if e := entries[contact]; e.id != s.id {
 			settled = false
-			stale = stale || s.known.Sequence <= sourced
+			if s.known.Sequence <= sourced && (again == 0 || s.known.Sequence < again) {
+				again = s.known.Sequence
+			}
 		}
 	}
+	if len(lost) > 0 {
+		again = from
+	}
 	slices.SortFunc(lost, func(a, b string) int { return cmp.Compare(entries[a].known.Sequence, entries[b].known.Sequence) })
-	return lost, settled, stale || len(lost) > 0
+	return lost, settled, again
 }
 
 // firstDoubt is the sequence after the last one at which bucket and stream are seen to agree. Sequences are handed out in order and lost events are appended
@@ -407,7 +413,7 @@ func (p *Publisher) sourceAgain(ctx context.Context, from uint64) error {
 	if len(is.Sources) == 1 {
 		spelling = p.spellingOf(is.Sources[0]) + 1
 	}
-	is.Sources = []*jetstream.StreamSource{p.source(spelling%spellings, from)}
+	is.Sources, is.Duplicates = []*jetstream.StreamSource{p.source(spelling%spellings, from)}, bucketWindow
 	p.log.Warn("the bucket is sourced again", zap.String("bucket", p.cfg.Bucket), zap.Uint64("from_seq", from))
 	return p.put(ctx, p.bucketObject(), is, false)
 }

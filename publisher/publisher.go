@@ -53,8 +53,8 @@ const (
 )
 
 // Publisher appends one account's changes to the event stream, and knows what was appended. It is a [poller.Ledger], and like every one of
-// those it serves one call at a time, except that a second [Publisher.Append] and [Publisher.SaveProgress] may be called beside an Append, and [Publisher.BucketBehind] and
-// [Publisher.CheckUp] at any time.
+// those it serves one call at a time, except that a second [Publisher.Append] and [Publisher.SaveProgress] may be called beside an Append, and [Publisher.BucketBehind],
+// [Publisher.CheckUp], [Publisher.MendBucket] and [Publisher.Trouble] at any time.
 type Publisher struct {
 	conn *Connection
 	nc   *nats.Conn
@@ -69,8 +69,13 @@ type Publisher struct {
 	maxBatch atomic.Int32
 	// appending is held while messages are appended.
 	appending sync.Mutex
-	// first and lastSeen are the stream's first sequence, as far as it is known, and the highest one that was seen in use.
-	first, lastSeen uint64
+	// first and lastSeen are the stream's first sequence, as far as it is known, and the highest one that was seen in use; loadedTo is the one that the last Load knew
+	// all events to, or would have if the bucket was whole.
+	first, lastSeen, loadedTo uint64
+	// trouble is what keeps an append waiting.
+	trouble trouble
+	// sourcing is what is known of how far the bucket can be relied on.
+	sourcing sourcing
 	// rejected has the ids of the rejection notices in the stream, and rejectedAt the sequence of the last one.
 	rejected   map[string]struct{}
 	rejectedAt uint64
@@ -189,25 +194,30 @@ func (p *Publisher) meaning(err error, object string) error {
 // BucketBehind returns how far the bucket is behind the stream, in sequences of the stream: 0 when every contact event is in it, otherwise at most
 // this many are not. It compares sequences, because what the server itself reports as lag is 0 while a cluster's sourcing stands still.
 func (p *Publisher) BucketBehind(ctx context.Context) (uint64, error) {
+	reached, last, err := p.bucketReach(ctx)
+	return last - min(reached, last), err
+}
+
+// bucketReach returns the sequence of the event that the bucket got last, and that of the stream's last event, if that is later.
+func (p *Publisher) bucketReach(ctx context.Context) (reached, last uint64, err error) {
 	bucket, err := p.extentOf(ctx, p.bucketStream)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	reached := uint64(0)
 	if bucket.Last > 0 {
 		m, err := p.at(ctx, p.bucketStream, bucket.Last)
 		if err == nil && m == nil {
 			m, err = p.last(ctx, p.bucketStream, "$KV."+p.cfg.Bucket+".>")
 		}
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if m != nil {
 			reached = sourceOf(m.Header)
 		}
 	}
-	last, err := p.lastEvent(ctx, reached)
-	return last - min(reached, last), err
+	last, err = p.lastEvent(ctx, reached)
+	return reached, last, err
 }
 
 // lastEvent returns the sequence of the stream's last contact event, or after if there is none behind that. It goes back from the end, past receipts and notices: to find the last of

@@ -23,6 +23,9 @@ const (
 
 	// duplicateWindow is how long the server recognises a message id; at most the age limit.
 	duplicateWindow = 2 * time.Minute
+	// bucketWindow is the same for the bucket, as short as NATS has it. It needs none: what is sourced is counted by sequences. And what is sourced again must not be
+	// taken for a duplicate of what a full disk or a power failure has taken.
+	bucketWindow = 100 * time.Millisecond
 	// markerTTL is how long the state bucket remembers that a key has expired.
 	markerTTL = time.Minute
 
@@ -299,7 +302,7 @@ func (p *Publisher) shapeBucket(c *jetstream.StreamConfig) {
 	c.MaxAge = 0
 	// A limit would make a contact's entry give way to another's.
 	c.MaxBytes, c.MaxMsgs, c.MaxConsumers, c.MaxMsgSize = none, none, none, none
-	c.Duplicates = duplicateWindow
+	c.Duplicates = bucketWindow
 	c.AllowDirect, c.AllowRollup, c.DenyDelete = true, true, true
 	if created && c.Replicas == 1 && p.nc.ConnectedClusterName() == "" {
 		// NATS can always source the bucket again, so it need not sync each entry by itself, which would hold it back to some thousand events a second

@@ -19,6 +19,9 @@ import (
 type natsSide struct {
 	conn   *publisher.Connection
 	server *embedded.Server // nil: somebody else's
+	// restarted is when the embedded server was restarted last, pause how long it is left alone after that.
+	restarted time.Time
+	pause     time.Duration
 }
 
 // natsPatience is how long a step waits for a server before the bridge says that there is none.
@@ -106,6 +109,9 @@ func (s *natsSide) waitConnected(ctx context.Context) error {
 
 // open opens the account's stream. retried is called whenever something is published again.
 func (s *natsSide) open(ctx context.Context, c *config, account string, retried func(), log *zap.Logger) (*publisher.Publisher, error) {
+	if err := s.checkServer(log); err != nil {
+		return nil, err
+	}
 	if err := s.waitConnected(ctx); err != nil {
 		return nil, err
 	}
@@ -135,17 +141,38 @@ func (s *natsSide) away() error {
 
 var errAway = errors.New("NATS is not connected")
 
+// An embedded server that does not store is restarted at once, and then more and more seldom while that does not help.
+const (
+	firstRestartPause   = 2 * time.Second
+	longestRestartPause = 2 * time.Minute
+)
+
 // checkServer restarts the embedded server when it has stopped storing, which it does at a full disk, and there is room again.
 func (s *natsSide) checkServer(log *zap.Logger) error {
 	if s.server == nil {
 		return nil
 	}
 	err := s.server.Check()
-	if stopped, ok := errors.AsType[*embedded.StoppedError](err); !ok || stopped.Full() {
+	switch stopped, ok := errors.AsType[*embedded.StoppedError](err); {
+	case !ok:
+		if time.Since(s.restarted) > longestRestartPause {
+			s.pause = 0
+		}
+		return err
+	case stopped.Full(), time.Since(s.restarted) < s.pause:
 		return err
 	}
+	s.restarted, s.pause = time.Now(), min(max(2*s.pause, firstRestartPause), longestRestartPause)
 	log.Warn("embedded NATS server is restarted", zap.Error(err))
 	return s.server.Restart()
+}
+
+// failed gets a value when the embedded server complains; never, if it is somebody else's.
+func (s *natsSide) failed() <-chan struct{} {
+	if s.server == nil {
+		return nil
+	}
+	return s.server.Failed()
 }
 
 // close gives everything back.
@@ -194,10 +221,16 @@ func reasonOfNATS(err error) (r reason, waits bool) {
 		return natsRefuses, true
 	case is[*publisher.UnreachableError](err), errors.Is(err, errAway):
 		return natsUnreachable, true
-	case is[*publisher.StreamFullError](err), is[*embedded.StoppedError](err):
+	case is[*publisher.StreamFullError](err), noSpace(err):
 		return streamFull, true
 	case is[*publisher.MissingError](err), is[*publisher.UnfitError](err), is[*publisher.SetupError](err), is[*publisher.NoJetStreamError](err):
 		return streamUnfit, true
 	}
 	return natsFails, true
+}
+
+// noSpace tells whether the embedded server has no room on its disk. It may have stopped for other reasons.
+func noSpace(err error) bool {
+	stopped, ok := errors.AsType[*embedded.StoppedError](err)
+	return ok && (stopped.NoSpace || stopped.Full())
 }

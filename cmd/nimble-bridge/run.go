@@ -524,7 +524,7 @@ func (b *bridge) requested(r nimble.RequestInfo) {
 // readiness tells whether the bridge does its job at this moment.
 func (b *bridge) readiness() readiness {
 	b.mu.Lock()
-	waiting, p, trouble, since, side, claim := b.waiting, b.poller, b.trouble, b.troubleSince, b.nats, b.claim
+	waiting, p, trouble, since, side, stream, claim := b.waiting, b.poller, b.trouble, b.troubleSince, b.nats, b.stream, b.claim
 	unfit, unfitSince := b.unfit, b.unfitSince
 	standby := b.leader != "" && b.leader != b.name
 	b.mu.Unlock()
@@ -546,6 +546,10 @@ func (b *bridge) readiness() readiness {
 	if unfit != nil {
 		r, _ := reasonOfNATS(unfit)
 		return unready(r, unfit, unfitSince)
+	}
+	if since, err := stream.Trouble(); err != nil {
+		r, _ := reasonOfNATS(err)
+		return unready(r, err, since)
 	}
 	if claim != nil {
 		if err := claim.Err(); err != nil { // Nobody knows who polls.

@@ -156,16 +156,22 @@ func awaitReadiness(t *testing.T, url string, want reason) readiness {
 	t.Helper()
 	var got readiness
 	soon(t, fmt.Sprintf("/readyz with the reason %q", want), func() bool {
-		code, body := get(t, url+"/readyz")
-		got = readiness{}
-		if err := json.Unmarshal([]byte(body), &got); err != nil {
-			t.Fatalf("/readyz answers %q: %v", body, err)
-		}
-		if (code == http.StatusOK) != got.Ready || !got.Ready && code != http.StatusServiceUnavailable {
-			t.Fatalf("/readyz answers %d and %s", code, body)
-		}
+		got = readinessOf(t, url)
 		return got.Ready == (want == "") && got.Reason == want
 	})
+	return got
+}
+
+// readinessOf asks a bridge's /readyz.
+func readinessOf(t *testing.T, url string) (got readiness) {
+	t.Helper()
+	code, body := get(t, url+"/readyz")
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatalf("/readyz answers %q: %v", body, err)
+	}
+	if (code == http.StatusOK) != got.Ready || !got.Ready && code != http.StatusServiceUnavailable {
+		t.Fatalf("/readyz answers %d and %s", code, body)
+	}
 	return got
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -54,6 +55,9 @@ type Server struct {
 	port int
 	srv  *server.Server
 	url  string
+	// log is the present server's, failed where any of them says that it has failed at something.
+	log    *serverLog
+	failed chan struct{}
 }
 
 // AddressError says that the server could not listen at its address.
@@ -104,7 +108,7 @@ func Start(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, host: host, port: port, lock: lock}
+	s := &Server{opts: opts, host: host, port: port, lock: lock, failed: make(chan struct{}, 1)}
 	if err := s.start(); err != nil {
 		s.lock.Release()
 		return nil, err
@@ -137,9 +141,9 @@ func (s *Server) start() error {
 	if err != nil {
 		return fmt.Errorf("embedded NATS: %w", err)
 	}
-	failures := &serverLog{log: log.WithOptions(zap.AddCallerSkip(1)), fatal: make(chan string, 1)}
+	failures := &serverLog{log: log.WithOptions(zap.AddCallerSkip(1)), fatal: make(chan string, 1), failed: s.failed}
 	srv.SetLoggerV2(failures, log.Core().Enabled(zap.DebugLevel), false, false)
-	s.srv = srv
+	s.srv, s.log = srv, failures
 	srv.Start()
 	if err := s.ready(opts, failures.fatal); err != nil {
 		return err
@@ -270,11 +274,15 @@ func (s *Server) Shutdown() {
 	s.lock.Release()
 }
 
-// StoppedError says that the server runs and stores nothing any more, which a full disk does to it. [Server.Restart] helps once there is room.
+// StoppedError says that the server runs and does not store, which a full disk does to it.
 type StoppedError struct {
 	Dir string
 	// Free is how many bytes the disk has room for.
 	Free int64
+	// NoSpace says that the server met a full disk, or a quota that is used up, however much room there is by now.
+	NoSpace bool
+	// Err is what the server says of itself; nil when it takes more, and only the disk is full.
+	Err error
 }
 
 // Full tells whether the disk has too little room to go on.
@@ -288,17 +296,48 @@ func (e *StoppedError) Error() string {
 	if e.Full() {
 		return fmt.Sprintf("embedded NATS has stopped storing: the disk of EMBEDDED_NATS_DIR, which is %s, is full; make room there, %d MiB at least, and it goes on by itself", e.Dir, minFree>>20)
 	}
-	return fmt.Sprintf("embedded NATS has stopped storing in EMBEDDED_NATS_DIR, which is %s; its log says why", e.Dir)
+	why := ""
+	if e.NoSpace {
+		why = "the disk or a quota was full: "
+	}
+	return fmt.Sprintf("embedded NATS has stopped storing in EMBEDDED_NATS_DIR, which is %s: %s%v; it is restarted by itself, again and again until that helps", e.Dir, why, e.Err)
 }
 
-// Check returns a [*StoppedError] when the server has stopped storing.
+// Unwrap returns the cause.
+func (e *StoppedError) Unwrap() error { return e.Err }
+
+// Failed gets a value when the server has logged an error, so that who wants to know need not ask all the time.
+func (s *Server) Failed() <-chan struct{} { return s.failed }
+
+// Check returns a [*StoppedError] when the server does not store. After a failed write a stream takes nothing more until the server is started again, however much room there
+// is then; and when it is a stream with sources, the server gives up JetStream altogether. [Server.Restart] helps, once there is room.
 func (s *Server) Check() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.srv.JetStreamEnabled() {
-		return nil
+	stopped := &StoppedError{Dir: s.opts.Dir, Free: int64(freeSpace(s.opts.Dir)), NoSpace: s.log.noSpace.Load(), Err: writeFailure(s.srv)}
+	if stopped.Err != nil {
+		return stopped
 	}
-	return &StoppedError{Dir: s.opts.Dir, Free: int64(freeSpace(s.opts.Dir))}
+	if stopped.NoSpace {
+		if stopped.Full() {
+			return stopped
+		}
+		s.log.noSpace.Store(false) // What failed is tried again, and there is room.
+	}
+	return nil
+}
+
+// writeFailure is why a server takes nothing more for one of its streams, or all of them; nil if it does.
+func writeFailure(srv *server.Server) error {
+	if !srv.JetStreamEnabled() {
+		return errors.New("it has given up JetStream; its log says why")
+	}
+	for _, failure := range srv.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if strings.Contains(failure.Error, "write error") { // Others are about streams that could not be read at the start, which another start does not change.
+			return errors.New(failure.Error)
+		}
+	}
+	return nil
 }
 
 // Restart stops the server and starts it again, in the same directory and at the same address. Connections come back by themselves. After an error the server is
