@@ -205,6 +205,7 @@ const (
 	codeNotLeader            jetstream.ErrorCode = 10009
 	codeInsufficientStorage  jetstream.ErrorCode = 10047
 	codeInsufficientResource jetstream.ErrorCode = 10023
+	codeStoreNotMade         jetstream.ErrorCode = 10049
 	codeReplicas             jetstream.ErrorCode = 10074
 	codeOverlap              jetstream.ErrorCode = 10065
 	codeStoreFailed          jetstream.ErrorCode = 10077

@@ -186,6 +186,8 @@ func (p *Publisher) put(ctx context.Context, o object, cfg jetstream.StreamConfi
 		fix = fixOverlap
 	case codeInsufficientStorage, codeInsufficientResource, codeAccountResources:
 		fix = fixRoom
+	case codeStoreNotMade:
+		fix = fixStore
 	case 0:
 		return p.meaning(err, o.title)
 	default:
@@ -202,6 +204,7 @@ func (p *Publisher) put(ctx context.Context, o object, cfg jetstream.StreamConfi
 const (
 	fixReplicas = "set NATS_REPLICAS=1, or run a cluster"
 	fixOverlap  = "another stream has these subjects: set NATS_SUBJECT_PREFIX, or NATS_STREAM to that stream's name"
+	fixStore    = "the server cannot write its files: its log says why, a full disk or a missing permission most likely"
 	fixRoom     = "lower NATS_STREAM_MAX_BYTES, which is reserved at once, or give the server or account more room"
 )
 

@@ -115,3 +115,26 @@ func TestFullDiskThatStopsNothing(t *testing.T) {
 		t.Errorf("once there is room: %v", err)
 	}
 }
+
+// TestFullDiskAtTheStart has no room for the first stream.
+func TestFullDiskAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	disk := smalldisk.Under(t, dir, 24<<20)
+	srv := start(t, embedded.Options{Dir: dir})
+	js := client(t, srv)
+	disk.Fill(t, 0)
+	cfg := jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}
+	if _, err := js.CreateStream(t.Context(), cfg); err == nil {
+		t.Fatal("a stream was made on a full disk")
+	}
+	if stopped, ok := errors.AsType[*embedded.StoppedError](srv.Check()); !ok || !stopped.Full() {
+		t.Errorf("the server says %v, want that the disk is full", srv.Check())
+	}
+	disk.Clear(t)
+	if err := srv.Check(); err != nil {
+		t.Errorf("once there is room: %v", err)
+	}
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Errorf("once there is room: %v", err)
+	}
+}

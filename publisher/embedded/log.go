@@ -21,17 +21,27 @@ type serverLog struct {
 }
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
+
+// Warnf is how the server says that a stream could not be created, too.
+func (l *serverLog) Warnf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.log.Warn(text)
+	l.lookForNoSpace(text)
+}
+
+func (l *serverLog) lookForNoSpace(text string) {
+	if strings.Contains(text, syscall.ENOSPC.Error()) {
+		l.noSpace.Store(true)
+	}
+}
 
 // Errorf wakes who looks after the server.
 func (l *serverLog) Errorf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	l.log.Error(text)
-	if strings.Contains(text, syscall.ENOSPC.Error()) {
-		l.noSpace.Store(true)
-	}
+	l.lookForNoSpace(text)
 	select {
 	case l.failed <- struct{}{}:
 	default:
