@@ -2,13 +2,14 @@ package poller
 
 import (
 	"bytes"
-	"cmp"
-	"fmt"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"nimble-bridge/nimble/jsonwalk"
 )
 
 // content is what counts in a contact: its significant keys, each with the value in a normal form, in which
@@ -23,6 +24,7 @@ import (
 //   - of notice and reminder, only what a person writes counts, not copies of users or countdowns.
 type content struct {
 	entries []entry
+	raw     jsontext.Value
 	normal  []byte
 }
 
@@ -30,13 +32,17 @@ type content struct {
 type entry struct {
 	// key is "fields.<name>" or a plain top-level key.
 	key string
-	// start and end delimit the normal form in content.normal.
-	start, end int
-	// raw is the value as Nimble wrote it.
-	raw jsontext.Value
+	// raw is the value as Nimble wrote it, in content.raw, and normal its normal form, in content.normal.
+	raw, normal span
 }
 
-func (c *content) normalOf(e entry) []byte { return c.normal[e.start:e.end] }
+// span is a piece of a text. It is small because many are put in order.
+type span struct{ start, end int32 }
+
+func spanOf(start, end int) span { return span{int32(start), int32(end)} } //nolint:gosec // No document comes near 2 GB.
+
+func (c *content) rawOf(e entry) jsontext.Value { return c.raw[e.raw.start:e.raw.end] }
+func (c *content) normalOf(e entry) []byte      { return c.normal[e.normal.start:e.normal.end] }
 
 // significance says how a top-level key of a contact is read.
 type significance uint8
@@ -52,17 +58,27 @@ const (
 	reminderKey
 )
 
-// topLevel lists every key a contact is known to have. What is not significant is the record's identity, moves
+// significanceOf knows every key that a contact is known to have. What is not significant is the record's identity, moves
 // with the clock, copies another record, or depends on who asks.
-var topLevel = map[string]significance{
-	"record_type": plainKey, "owner_id": plainKey, "is_important": plainKey, "stages_info": plainKey,
-	"fields": fieldsKey, "tags": tagsKey, "privacy": privacyKey, "notice": noticeKey, "reminder": reminderKey,
-
-	"id": volatileKey, "object_type": volatileKey, "created": volatileKey, "updated": volatileKey,
-	"creator": volatileKey, "creator_id": volatileKey, "updater": volatileKey, "reminders": volatileKey,
-	"tags2": volatileKey, "avatar_url": volatileKey, "children": volatileKey, "employers_info": volatileKey,
-	"last_contacted": volatileKey, "company_last_contacted": volatileKey, "last_contacted_user": volatileKey,
-	"lc": volatileKey, "contexts": volatileKey, "is_editable": volatileKey, "files": volatileKey,
+func significanceOf(key []byte) significance {
+	switch string(key) {
+	case "record_type", "owner_id", "is_important", "stages_info":
+		return plainKey
+	case "fields":
+		return fieldsKey
+	case "tags":
+		return tagsKey
+	case "privacy":
+		return privacyKey
+	case "notice":
+		return noticeKey
+	case "reminder":
+		return reminderKey
+	case "id", "object_type", "created", "updated", "creator", "creator_id", "updater", "reminders", "tags2", "avatar_url", "children", "employers_info",
+		"last_contacted", "company_last_contacted", "last_contacted_user", "lc", "contexts", "is_editable", "files":
+		return volatileKey
+	}
+	return unknownKey
 }
 
 // significantNotice and significantReminder are the members that a person sets.
@@ -76,28 +92,23 @@ func holdsJSON(field []byte) bool {
 	return string(field) == "address" || string(field) == "contact employment"
 }
 
-// reader takes contacts apart. It is reused from contact to contact, so that examining an unchanged one costs hardly
-// any allocation; the content it returns is valid until the next call of read.
+// reader takes contacts apart. It is reused from contact to contact, so that examining an unchanged one costs no
+// allocation; the content it returns is valid until the next call of read.
 type reader struct {
-	src      bytes.Buffer
-	dec      jsontext.Decoder
-	innerSrc bytes.Buffer
-	inner    jsontext.Decoder
-	raw      jsontext.Value
+	doc jsonwalk.Cursor
+	// inner reads JSON inside a string of the document, which is in text.
+	inner jsonwalk.Cursor
+	text  []byte
 
 	out     content
 	spans   []span
 	scratch []byte
 	name    []byte
-	text    []byte
 	// keys holds one string for each key ever seen: a handful of field names stands in a million contacts.
 	keys map[string]string
 	// unknown is called for each top-level key that is in no document of the API. The key is valid until it returns.
 	unknown func(key []byte)
 }
-
-// span is a piece of the normal form, while the pieces of a list or an object are put in order.
-type span struct{ start, end int }
 
 func newReader(unknown func(key []byte)) *reader {
 	return &reader{keys: make(map[string]string), unknown: unknown}
@@ -106,141 +117,154 @@ func newReader(unknown func(key []byte)) *reader {
 // lenient accepts what Go's stricter defaults refuse but other JSON parsers let pass: the record is Nimble's, not ours.
 var lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
-// read returns the significant content of a contact document.
-func (r *reader) read(raw jsontext.Value) (*content, error) {
-	r.raw = raw
-	r.src = *bytes.NewBuffer(raw)
-	r.dec.Reset(&r.src, lenient...)
-	r.out.entries, r.out.normal, r.spans = r.out.entries[:0], r.out.normal[:0], r.spans[:0]
-	err := r.members(&r.dec, func(name []byte) error {
-		how := topLevel[string(name)]
-		switch how {
-		case fieldsKey:
-			return r.fields()
-		case volatileKey:
-			return r.dec.SkipValue()
-		case unknownKey:
-			if r.unknown != nil {
-				r.unknown(name)
-			}
-			return r.dec.SkipValue()
-		}
-		return r.entry(r.intern("", name), func() (bool, error) {
-			switch how {
-			case tagsKey:
-				return r.tags()
-			case privacyKey:
-				return r.privacy()
-			case noticeKey:
-				return r.object(&r.dec, significantNotice)
-			case reminderKey:
-				return r.object(&r.dec, significantReminder)
-			default:
-				return r.value(&r.dec)
-			}
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("contact document: %w", err)
+// checked returns the significant content of a document that nobody has checked.
+func checked(raw jsontext.Value) (*content, error) {
+	if !raw.IsValid(lenient...) {
+		return nil, errNoContact
 	}
-	slices.SortStableFunc(r.out.entries, func(a, b entry) int { return cmp.Compare(a.key, b.key) })
+	return newReader(nil).read(raw)
+}
+
+var errNoContact = errors.New("contact document: not a JSON object")
+
+// read returns the significant content of a contact document, which has to be JSON. The error is for what is no object.
+func (r *reader) read(raw jsontext.Value) (*content, error) {
+	r.doc.Reset(raw)
+	r.out.raw, r.out.entries, r.out.normal, r.spans = raw, r.out.entries[:0], r.out.normal[:0], r.spans[:0]
+	if r.doc.Kind() != '{' {
+		return nil, errNoContact
+	}
+	for r.doc.Open(); r.doc.More(); {
+		r.member(r.doc.Name())
+	}
+	if err := r.doc.End(); err != nil {
+		return nil, errNoContact
+	}
+	slices.SortStableFunc(r.out.entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
 	return &r.out, nil
 }
 
-// entry reads one value with the given function and notes it under the key, unless it turns out to be no value.
-func (r *reader) entry(key string, read func() (bool, error)) error {
-	r.dec.PeekKind() // Brings InputOffset past nothing but what precedes the value.
-	from, start := r.dec.InputOffset(), len(r.out.normal)
-	some, err := read()
-	if err != nil {
-		return err
+// member reads a member of the contact.
+func (r *reader) member(name []byte) {
+	switch how := significanceOf(name); how {
+	case fieldsKey:
+		r.fields()
+	case volatileKey:
+		r.doc.Skip()
+	case unknownKey:
+		if r.unknown != nil {
+			r.unknown(name)
+		}
+		r.doc.Skip()
+	default:
+		key := r.intern("", name)
+		began := r.mark()
+		r.entry(key, began, r.significant(how))
 	}
+}
+
+// significant reads the value of a key that is neither of the volatile ones nor the field map.
+func (r *reader) significant(how significance) bool {
+	switch how {
+	case tagsKey:
+		return r.tags()
+	case privacyKey:
+		return r.privacy()
+	case noticeKey:
+		return r.object(&r.doc, significantNotice)
+	case reminderKey:
+		return r.object(&r.doc, significantReminder)
+	default:
+		return r.value(&r.doc)
+	}
+}
+
+// mark is where a value begins in the document, and its normal form in content.normal.
+type mark struct{ raw, normal int }
+
+func (r *reader) mark() mark {
+	r.doc.Kind() // Passes over the space before the value.
+	return mark{r.doc.Offset(), len(r.out.normal)}
+}
+
+// entry notes under its key what was read since the mark, unless it turned out to be no value.
+func (r *reader) entry(key string, b mark, some bool) {
 	if some {
-		raw := bytes.TrimLeft(r.raw[from:r.dec.InputOffset()], ": \t\r\n")
-		r.out.entries = append(r.out.entries, entry{key: key, start: start, end: len(r.out.normal), raw: raw})
+		r.out.entries = append(r.out.entries, entry{key: key, raw: spanOf(b.raw, r.doc.Offset()), normal: spanOf(b.normal, len(r.out.normal))})
 	}
-	return nil
 }
 
 // fields reads the field map, an entry for each name.
-func (r *reader) fields() error {
-	if r.dec.PeekKind() != '{' {
-		return r.dec.SkipValue() // null, or an empty list where other languages write an empty map.
+func (r *reader) fields() {
+	if r.doc.Kind() != '{' {
+		r.doc.Skip() // null, or an empty list where other languages write an empty map.
+		return
 	}
-	return r.members(&r.dec, func(name []byte) error {
-		parsed := holdsJSON(name)
-		return r.entry(r.intern("fields.", name), func() (bool, error) {
-			return r.list(&r.dec, func() (bool, error) { return r.fieldValue(parsed) })
-		})
-	})
+	for r.doc.Open(); r.doc.More(); {
+		name := r.doc.Name()
+		parsed, key := holdsJSON(name), r.intern("fields.", name)
+		began, list := r.mark(), r.enter(&r.doc)
+		for list.more(r) {
+			list.keep(r, r.fieldValue(parsed))
+		}
+		r.entry(key, began, list.leave(r))
+	}
 }
 
 // fieldValue reads one value of a field: an object with value and modifier, or, should the API change, the bare value.
-func (r *reader) fieldValue(parsed bool) (bool, error) {
-	if r.dec.PeekKind() != '{' {
+func (r *reader) fieldValue(parsed bool) bool {
+	if r.doc.Kind() != '{' {
 		return r.fieldText(parsed)
 	}
-	start, base := len(r.out.normal), len(r.spans)
-	var some bool
-	err := r.members(&r.dec, func(name []byte) error {
-		at := len(r.out.normal)
-		var keep bool
-		var err error
-		switch string(name) {
+	start, base, some := len(r.out.normal), len(r.spans), false
+	for r.doc.Open(); r.doc.More(); {
+		at, keep := len(r.out.normal), false
+		switch string(r.doc.Name()) {
 		case "value":
-			r.member("value")
-			keep, err = r.fieldText(parsed)
+			r.out.normal = append(r.out.normal, `"value":`...)
+			keep = r.fieldText(parsed)
 			some = some || keep
 		case "extra_value":
-			r.member("extra_value")
-			keep, err = r.value(&r.dec)
+			r.out.normal = append(r.out.normal, `"extra_value":`...)
+			keep = r.value(&r.doc)
 			some = some || keep
 		case "modifier":
-			r.member("modifier")
-			keep, err = r.value(&r.dec)
+			r.out.normal = append(r.out.normal, `"modifier":`...)
+			keep = r.value(&r.doc)
 		case "is_primary":
-			keep = r.dec.PeekKind() == 't'
-			r.member("is_primary")
-			r.out.normal = append(r.out.normal, "true"...)
-			err = r.dec.SkipValue()
+			r.out.normal = append(r.out.normal, `"is_primary":true`...)
+			keep = r.doc.Kind() == 't'
+			r.doc.Skip()
 		default:
-			return r.dec.SkipValue()
+			r.doc.Skip()
 		}
 		r.keep(keep, at)
-		return err
-	})
-	if err != nil || !some { // A modifier or a flag of nothing is nothing.
+	}
+	if !some { // A modifier or a flag of nothing is nothing.
 		r.drop(start, base)
-		return false, err
+		return false
 	}
 	r.arrange(start, base, '{', '}')
-	return true, nil
+	return true
 }
 
 // fieldText reads the value inside a field's value object. Nimble's documents call it a string always, so a number or a boolean is
 // taken as its text.
-func (r *reader) fieldText(parsed bool) (bool, error) {
-	switch r.dec.PeekKind() {
+func (r *reader) fieldText(parsed bool) bool {
+	switch r.doc.Kind() {
 	case '0', 't', 'f':
-		v, err := r.dec.ReadValue()
-		if err != nil {
-			return false, err
-		}
-		r.out.normal = append(append(append(r.out.normal, '"'), v...), '"')
-		return true, nil
+		r.out.normal = append(append(append(r.out.normal, '"'), r.doc.Value()...), '"')
+		return true
 	case '"':
-		v, err := r.dec.ReadValue()
-		if err != nil {
-			return false, err
-		}
+		quoted := r.doc.Value()
 		if parsed {
-			if some, ok := r.encoded(v); ok {
-				return some, nil
+			if some, ok := r.encoded(quoted); ok {
+				return some
 			}
 		}
-		return r.string(v), nil
+		return r.string(quoted)
 	default:
-		return r.value(&r.dec)
+		return r.value(&r.doc)
 	}
 }
 
@@ -249,195 +273,150 @@ func (r *reader) fieldText(parsed bool) (bool, error) {
 func (r *reader) encoded(quoted jsontext.Value) (some, ok bool) {
 	text, err := jsontext.AppendUnquote(r.text[:0], quoted)
 	r.text = text
-	if err != nil || !bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("{")) {
+	r.inner.Reset(text)
+	if err != nil || r.inner.Kind() != '{' || !jsontext.Value(text).IsValid(lenient...) {
 		return false, false
 	}
-	start, base := len(r.out.normal), len(r.spans)
-	r.innerSrc = *bytes.NewBuffer(text)
-	r.inner.Reset(&r.innerSrc, lenient...)
-	some, err = r.value(&r.inner)
-	if err == nil {
-		if _, more := r.inner.ReadToken(); more == nil {
-			err = fmt.Errorf("text after the object")
-		}
-	}
-	if err != nil {
-		r.drop(start, base)
-		return false, false
-	}
-	return some, true
+	return r.value(&r.inner), true
 }
 
 // tags reads tags as the set of their texts; they come as strings or as objects with the text under "tag".
-func (r *reader) tags() (bool, error) {
-	start, base := len(r.out.normal), len(r.spans)
-	some, err := r.list(&r.dec, func() (bool, error) {
-		if r.dec.PeekKind() != '{' {
-			return r.value(&r.dec)
+func (r *reader) tags() bool {
+	list := r.enter(&r.doc)
+	for list.more(r) {
+		if r.doc.Kind() != '{' {
+			list.keep(r, r.value(&r.doc))
+			continue
 		}
-		var some bool
-		err := r.members(&r.dec, func(name []byte) (err error) {
-			if string(name) != "tag" || some {
-				return r.dec.SkipValue()
+		some := false
+		for r.doc.Open(); r.doc.More(); {
+			if string(r.doc.Name()) != "tag" || some {
+				r.doc.Skip()
+				continue
 			}
-			some, err = r.value(&r.dec)
-			return err
-		})
-		return some, err
-	})
-	if err != nil || !some {
-		r.drop(start, base)
+			some = r.value(&r.doc)
+		}
+		list.keep(r, some)
 	}
-	return some, err
+	return list.leave(r)
 }
 
 // privacy reads who may see and edit the contact. null means everyone; an object with empty lists means the owner
 // alone, so that emptiness counts here.
-func (r *reader) privacy() (bool, error) {
-	if r.dec.PeekKind() != '{' {
-		return r.value(&r.dec)
+func (r *reader) privacy() bool {
+	if r.doc.Kind() != '{' {
+		return r.value(&r.doc)
 	}
 	start, base := len(r.out.normal), len(r.spans)
-	err := r.members(&r.dec, func(name []byte) error {
+	for r.doc.Open(); r.doc.More(); {
 		at := len(r.out.normal)
-		r.memberName(name)
-		if r.dec.PeekKind() != '{' {
-			keep, err := r.value(&r.dec)
-			r.keep(keep, at)
-			return err
+		r.memberName(r.doc.Name())
+		restricts := r.doc.Kind() == '{'
+		some := r.value(&r.doc)
+		if restricts && !some {
+			r.out.normal = append(r.out.normal, "{}"...)
 		}
-		inner := len(r.out.normal)
-		some, err := r.object(&r.dec, nil)
-		if !some {
-			r.out.normal = append(r.out.normal[:inner], "{}"...)
-		}
-		r.keep(true, at)
-		return err
-	})
-	if err != nil || len(r.spans) == base {
-		r.drop(start, base)
-		return false, err
+		r.keep(some || restricts, at)
 	}
-	r.arrange(start, base, '{', '}')
-	return true, nil
+	return r.close(start, base)
 }
 
 // value reads any JSON value and tells whether it is one, in the sense that null, "", [] and {} are not.
-func (r *reader) value(dec *jsontext.Decoder) (bool, error) {
-	switch dec.PeekKind() {
+func (r *reader) value(c *jsonwalk.Cursor) bool {
+	switch c.Kind() {
 	case '{':
-		return r.object(dec, nil)
+		return r.object(c, nil)
 	case '[':
-		return r.list(dec, func() (bool, error) { return r.value(dec) })
-	}
-	v, err := dec.ReadValue()
-	if err != nil {
-		return false, err
-	}
-	switch v.Kind() {
-	case 'n':
-		return false, nil
-	case '"':
-		return r.string(v), nil
-	case '0':
-		number := v.Clone()
-		if err := number.Canonicalize(); err != nil {
-			return false, err
+		list := r.enter(c)
+		for list.more(r) {
+			list.keep(r, r.value(c))
 		}
+		return list.leave(r)
+	case '"':
+		return r.string(c.Value())
+	case '0':
+		number := c.Value().Clone()
+		_ = number.Canonicalize() // It is a number.
 		r.out.normal = append(r.out.normal, number...)
+		return true
+	case 't', 'f':
+		r.out.normal = append(r.out.normal, c.Value()...)
+		return true
 	default:
-		r.out.normal = append(r.out.normal, v...)
+		c.Skip()
+		return false
 	}
-	return true, nil
 }
 
 // object reads an object, only the given members of it if any are given.
-func (r *reader) object(dec *jsontext.Decoder, only []string) (bool, error) {
-	if dec.PeekKind() != '{' {
-		return r.value(dec)
+func (r *reader) object(c *jsonwalk.Cursor, only []string) bool {
+	if c.Kind() != '{' {
+		return r.value(c)
 	}
 	start, base := len(r.out.normal), len(r.spans)
-	err := r.members(dec, func(name []byte) error {
+	for c.Open(); c.More(); {
+		name := c.Name()
 		if only != nil && !slices.Contains(only, string(name)) {
-			return dec.SkipValue()
+			c.Skip()
+			continue
 		}
 		at := len(r.out.normal)
 		r.memberName(name)
-		keep, err := r.value(dec)
-		r.keep(keep, at)
-		return err
-	})
-	if err != nil || len(r.spans) == base {
-		r.drop(start, base)
-		return false, err
+		r.keep(r.value(c), at)
 	}
-	r.arrange(start, base, '{', '}')
-	return true, nil
+	return r.close(start, base)
 }
 
-// list reads a list as a multiset. A value that is no list counts as a list of one.
-func (r *reader) list(dec *jsontext.Decoder, element func() (bool, error)) (bool, error) {
-	start, base := len(r.out.normal), len(r.spans)
-	if dec.PeekKind() != '[' {
-		at := len(r.out.normal)
-		some, err := element()
-		if err != nil || !some {
-			r.drop(start, base)
-			return false, err
-		}
-		r.keep(true, at)
-		r.arrange(start, base, '[', ']')
-		return true, nil
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return false, err
-	}
-	for dec.PeekKind() != ']' {
-		at := len(r.out.normal)
-		some, err := element()
-		if err != nil {
-			return false, err
-		}
-		r.keep(some, at)
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return false, err
-	}
+// close puts the members of an object in order, unless there are none.
+func (r *reader) close(start, base int) bool {
 	if len(r.spans) == base {
 		r.drop(start, base)
-		return false, nil
+		return false
 	}
-	r.arrange(start, base, '[', ']')
-	return true, nil
+	r.arrange(start, base, '{', '}')
+	return true
 }
 
-// members reads an object, calling member with each name; member must read the value. The name is valid until then.
-func (r *reader) members(dec *jsontext.Decoder, member func(name []byte) error) error {
-	token, err := dec.ReadToken()
-	if err != nil {
-		return err
+// list is a list that is being read as a multiset. A value that is no list counts as a list of one.
+type list struct {
+	c           *jsonwalk.Cursor
+	start, base int
+	// at is where the normal form of the element being read begins.
+	at     int
+	single bool
+	ended  bool
+}
+
+func (r *reader) enter(c *jsonwalk.Cursor) list {
+	l := list{c: c, start: len(r.out.normal), base: len(r.spans), single: c.Kind() != '['}
+	if !l.single {
+		c.Open()
 	}
-	if token.Kind() != '{' {
-		return fmt.Errorf("%v where an object was expected", token.Kind())
+	return l
+}
+
+// more tells whether there is another element to read.
+func (l *list) more(r *reader) bool {
+	l.at = len(r.out.normal)
+	if l.single {
+		more := !l.ended
+		l.ended = true
+		return more
 	}
-	for dec.PeekKind() != '}' {
-		quoted, err := dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		// Names rarely carry escapes: then the bytes between the quotes are the name.
-		name := quoted[1 : len(quoted)-1]
-		if bytes.IndexByte(name, '\\') >= 0 {
-			if name, err = jsontext.AppendUnquote(nil, quoted); err != nil {
-				return err
-			}
-		}
-		if err := member(name); err != nil {
-			return err
-		}
+	return l.c.More()
+}
+
+// keep notes the element that was read, if it is a value.
+func (l *list) keep(r *reader, some bool) { r.keep(some, l.at) }
+
+// leave puts the elements in order, and tells whether there are any.
+func (l *list) leave(r *reader) bool {
+	if len(r.spans) == l.base {
+		r.drop(l.start, l.base)
+		return false
 	}
-	_, err = dec.ReadToken()
-	return err
+	r.arrange(l.start, l.base, '[', ']')
+	return true
 }
 
 // string appends a JSON string in its shortest form, and nothing for an empty one.
@@ -455,12 +434,6 @@ func (r *reader) string(quoted jsontext.Value) bool {
 	return true
 }
 
-func (r *reader) member(name string) {
-	r.out.normal = append(r.out.normal, '"')
-	r.out.normal = append(r.out.normal, name...)
-	r.out.normal = append(r.out.normal, '"', ':')
-}
-
 func (r *reader) memberName(name []byte) {
 	r.out.normal, _ = jsontext.AppendQuote(r.out.normal, name)
 	r.out.normal = append(r.out.normal, ':')
@@ -472,7 +445,7 @@ func (r *reader) keep(keep bool, at int) {
 		r.out.normal = r.out.normal[:at]
 		return
 	}
-	r.spans = append(r.spans, span{at, len(r.out.normal)})
+	r.spans = append(r.spans, spanOf(at, len(r.out.normal)))
 }
 
 // drop takes back everything since the start of a list or object.
@@ -483,6 +456,11 @@ func (r *reader) drop(start, base int) {
 // arrange puts the pieces since base in order and between the brackets. Equal pieces of a set of strings are one; of anything else they stay.
 func (r *reader) arrange(start, base int, open, shut byte) {
 	pieces := r.spans[base:]
+	r.spans = r.spans[:base]
+	if len(pieces) == 1 {
+		r.out.normal = append(slices.Insert(r.out.normal, start, open), shut)
+		return
+	}
 	slices.SortStableFunc(pieces, func(a, b span) int {
 		return bytes.Compare(r.out.normal[a.start:a.end], r.out.normal[b.start:b.end])
 	})
@@ -500,7 +478,6 @@ func (r *reader) arrange(start, base int, open, shut byte) {
 	}
 	r.scratch = append(r.scratch, shut)
 	r.out.normal = append(r.out.normal[:start], r.scratch...)
-	r.spans = r.spans[:base]
 }
 
 // intern returns prefix+name as a string that is allocated once.

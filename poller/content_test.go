@@ -90,6 +90,11 @@ func TestChangeOf(t *testing.T) {
 		{"a field gone", `"email": ` + emails + `,`, ``, "fields.email", emails, ""},
 		{"a field added, with dots and emoji in its name", `"fields": {`, `"fields": {"a.b, \"☂\"": [{"value": "1"}],`, `fields.a.b, "☂"`, "", `[{"value": "1"}]`},
 		{
+			"a text behind the address's object", `\"Gdynia\"}"`, `\"Gdynia\"} at the back"`, "fields.address",
+			`[{"value": "{\"street\": \"4 Quay Rd\", \"city\": \"Gdynia\"}", "modifier": "work", "label": "address", "is_primary": false}]`,
+			`[{"value": "{\"street\": \"4 Quay Rd\", \"city\": \"Gdynia\"} at the back", "modifier": "work", "label": "address", "is_primary": false}]`,
+		},
+		{
 			"a city", `Gdynia`, `Sopot`, "fields.address",
 			`[{"value": "{\"street\": \"4 Quay Rd\", \"city\": \"Gdynia\"}", "modifier": "work", "label": "address", "is_primary": false}]`,
 			`[{"value": "{\"street\": \"4 Quay Rd\", \"city\": \"Sopot\"}", "modifier": "work", "label": "address", "is_primary": false}]`,

@@ -10,11 +10,11 @@ import (
 // Diff compares two documents of one contact and returns an entry for each significant key that differs, with both values as Nimble
 // wrote them. The map is empty exactly if the documents' fingerprints are equal.
 func Diff(before, after jsontext.Value) (map[string]Difference, error) {
-	was, err := newReader(nil).read(before)
+	was, err := checked(before)
 	if err != nil {
 		return nil, fmt.Errorf("before: %w", err)
 	}
-	is, err := newReader(nil).read(after)
+	is, err := checked(after)
 	if err != nil {
 		return nil, fmt.Errorf("after: %w", err)
 	}
@@ -28,15 +28,15 @@ func diff(was, is *content) map[string]Difference {
 	for i < len(was.entries) || j < len(is.entries) {
 		switch {
 		case j == len(is.entries) || i < len(was.entries) && was.entries[i].key < is.entries[j].key:
-			changes[was.entries[i].key] = Difference{Before: was.entries[i].raw.Clone()}
+			changes[was.entries[i].key] = Difference{Before: was.rawOf(was.entries[i]).Clone()}
 			i++
 		case i == len(was.entries) || is.entries[j].key < was.entries[i].key:
-			changes[is.entries[j].key] = Difference{After: is.entries[j].raw.Clone()}
+			changes[is.entries[j].key] = Difference{After: is.rawOf(is.entries[j]).Clone()}
 			j++
 		default:
 			a, b := was.entries[i], is.entries[j]
 			if !bytes.Equal(was.normalOf(a), is.normalOf(b)) {
-				changes[a.key] = Difference{Before: a.raw.Clone(), After: b.raw.Clone()}
+				changes[a.key] = Difference{Before: was.rawOf(a).Clone(), After: is.rawOf(b).Clone()}
 			}
 			i, j = i+1, j+1
 		}

@@ -43,7 +43,7 @@ func ParseFingerprint(s string) (Fingerprint, error) {
 // FingerprintOf returns the fingerprint of a contact document: the first 16 bytes of the SHA-256 of its significant content in
 // normal form (see the package documentation). It fails only for what is no JSON object.
 func FingerprintOf(raw jsontext.Value) (Fingerprint, error) {
-	c, err := newReader(nil).read(raw)
+	c, err := checked(raw)
 	if err != nil {
 		return Fingerprint{}, err
 	}

@@ -64,7 +64,7 @@ func eventOf(account string, c *poller.Change) (*event.Event, event.Headers, err
 	if !ok {
 		return nil, event.Headers{}, fmt.Errorf("contact %s: unknown kind of change %q", c.Contact.ID, string(c.Kind))
 	}
-	summary, err := event.Summarize(c.Contact.Raw)
+	summary, err := event.SummarizeValid(c.Contact.Raw)
 	if err != nil {
 		return nil, event.Headers{}, fmt.Errorf("contact %s: %w", c.Contact.ID, err)
 	}

@@ -265,7 +265,8 @@ func TestSummary(t *testing.T) {
 				`{"value":"{\"company_name\":\"Now\",\"title\":\"y\",\"is_present\":true}"},{"value":"{\"company_name\":\"Also now\",\"is_present\":true}"}],"parent company":[{"value":"Old"}]}}`,
 			event.Summary{Company: "Now", Title: "y"},
 		},
-		{"an employment that is no JSON", `{"record_type":"person","fields":{"contact employment":[{"value":"{'company_name': 'x'}"}],"parent company":[{"value":"Old"}]}}`, event.Summary{Company: "Old"}},
+		{"an employment that is no JSON", `{"record_type":"person","fields":{"contact employment":[{"value":"{\"company_name\": \"x\"} since May"}],"parent company":[{"value":"Old"}]}}`, event.Summary{Company: "Old"}},
+		{"an employment as Python prints it", `{"record_type":"person","fields":{"contact employment":[{"value":"{'company_name': 'x'}"}],"parent company":[{"value":"Old"}]}}`, event.Summary{Company: "x"}},
 		{
 			"bare values", `{"fields":{"first name":"Ines","last name":["Okafor"],"email":[null,{"value":null},"i@x.example",{"value":""}],"phone":{"value":17}},"tags":{"tag":"one"}}`,
 			event.Summary{Name: "Ines Okafor", Emails: []string{"i@x.example"}, Phones: []string{"17"}, Tags: []string{"one"}},
@@ -564,12 +565,16 @@ func BenchmarkEncode(b *testing.B) {
 
 func BenchmarkSummarize(b *testing.B) {
 	raw := jsontext.Value(contact)
-	b.SetBytes(int64(len(raw)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := event.Summarize(raw); err != nil {
-			b.Fatal(err)
-		}
+	for name, summarize := range map[string]func(jsontext.Value) (event.Summary, error){"checked": event.SummarizeValid, "unchecked": event.Summarize} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(raw)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := summarize(raw); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"nimble-bridge/nimble/jsonwalk"
 )
 
 // Summary is a contact for people and simple rules. Strings are empty where something is unknown.
@@ -29,43 +31,47 @@ var lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.Al
 // Summarize reads a summary out of a contact document. What has another shape than expected counts as unknown; the error is for what is no JSON
 // object at all.
 func Summarize(contact jsontext.Value) (Summary, error) {
-	r := borrowReader(contact)
-	defer r.giveBack()
-	var s summarizer
-	err := r.object(func(name []byte) error {
-		switch string(name) {
-		case "record_type":
-			text, err := r.text()
-			s.company = string(text) == "company"
-			return err
-		case "fields":
-			return r.objectOrSkip(func(name []byte) error { return s.field(r, name) })
-		case "tags":
-			return r.list(func() error { return s.tag(r) })
-		default:
-			return r.dec.SkipValue()
-		}
-	})
-	if err == nil {
-		err = r.end()
+	if !contact.IsValid(lenient...) {
+		return Summary{}, errNoContact
 	}
-	if err != nil {
-		return Summary{}, fmt.Errorf("contact document: %w", err)
-	}
-	return s.summary(), nil
+	return SummarizeValid(contact)
 }
+
+// SummarizeValid is [Summarize] for a document that has been checked to be JSON, which saves checking it again. What it makes of anything else is unspecified.
+func SummarizeValid(contact jsontext.Value) (Summary, error) {
+	s, ok := summarizers.Get().(*summarizer)
+	if !ok {
+		s = &summarizer{}
+	}
+	defer summarizers.Put(s)
+	return s.summarize(contact)
+}
+
+var errNoContact = errors.New("contact document: not a JSON object")
+
+// summarizers are those that read other documents before.
+var summarizers sync.Pool
 
 // summarizer collects what a summary is made of, in one pass over the document.
 type summarizer struct {
+	found
+	// inner reads the JSON that is in an employment's value.
+	doc, inner jsonwalk.Cursor
+	// The rooms hold the last text of each that had to be unquoted, kept the value that is being read.
+	docRoom, innerRoom, kept []byte
+}
+
+// found is what a summary is made of.
+type found struct {
 	company                  bool
 	first, last, companyName string
 	title, parent            string
 	emails, phones           values
 	tags                     []string
 
-	// employment and position are of the best employment so far, whose rank is above 0.
-	employment, position string
-	rank                 int
+	// employer and position are of the best employment so far, whose rank is above 0.
+	employer, position string
+	rank               int
 }
 
 // values is a field with several values.
@@ -74,35 +80,68 @@ type values struct {
 	primary bool // The first one is marked as primary.
 }
 
-// field reads one entry of the field map.
-func (s *summarizer) field(r *reader, name []byte) error {
-	one := func(into *string) error {
-		return s.values(r, func(text []byte, primary bool) {
-			if *into == "" || primary {
-				*into = string(text)
-			}
-		})
+func (s *summarizer) summarize(contact jsontext.Value) (Summary, error) {
+	s.doc.Reset(contact)
+	s.found = found{}
+	defer func() { s.doc.Reset(nil); s.found = found{} }() // Nothing is held up.
+	if s.doc.Kind() != '{' {
+		return Summary{}, errNoContact
 	}
-	switch string(name) {
-	case "first name":
-		return one(&s.first)
-	case "last name":
-		return one(&s.last)
-	case "company name":
-		return one(&s.companyName)
-	case "title":
-		return one(&s.title)
-	case "parent company":
-		return one(&s.parent)
-	case "email":
-		return s.values(r, s.emails.add)
-	case "phone":
-		return s.values(r, s.phones.add)
-	case "contact employment":
-		return s.values(r, s.addEmployment)
-	default:
-		return r.dec.SkipValue()
+	for s.doc.Open(); s.doc.More(); {
+		switch string(s.doc.Name()) {
+		case "record_type":
+			s.company = string(s.text()) == "company"
+		case "fields":
+			s.fields()
+		case "tags":
+			s.each(func() { s.tag() })
+		default:
+			s.doc.Skip()
+		}
 	}
+	if s.doc.End() != nil {
+		return Summary{}, errNoContact
+	}
+	return s.summary(), nil
+}
+
+// fields reads the field map.
+func (s *summarizer) fields() {
+	if s.doc.Kind() != '{' {
+		s.doc.Skip()
+		return
+	}
+	for s.doc.Open(); s.doc.More(); {
+		switch string(s.doc.Name()) {
+		case "first name":
+			s.one(&s.first)
+		case "last name":
+			s.one(&s.last)
+		case "company name":
+			s.one(&s.companyName)
+		case "title":
+			s.one(&s.title)
+		case "parent company":
+			s.one(&s.parent)
+		case "email":
+			s.values(s.emails.add)
+		case "phone":
+			s.values(s.phones.add)
+		case "contact employment":
+			s.values(s.addEmployment)
+		default:
+			s.doc.Skip()
+		}
+	}
+}
+
+// one reads the primary or first value of a field.
+func (s *summarizer) one(into *string) {
+	s.values(func(text []byte, primary bool) {
+		if *into == "" || primary {
+			*into = string(text)
+		}
+	})
 }
 
 func (v *values) add(text []byte, primary bool) {
@@ -116,92 +155,115 @@ func (v *values) add(text []byte, primary bool) {
 	v.list = append(v.list, string(text))
 }
 
+// each calls element for each element of a list, which it must read. What is no list counts as a list of one.
+func (s *summarizer) each(element func()) {
+	if s.doc.Kind() != '[' {
+		element()
+		return
+	}
+	for s.doc.Open(); s.doc.More(); {
+		element()
+	}
+}
+
 // values calls add with each value of a field that is not empty.
-func (s *summarizer) values(r *reader, add func(text []byte, primary bool)) error {
-	return r.list(func() error {
-		if r.dec.PeekKind() != '{' {
-			text, err := r.text()
-			if err == nil && len(text) > 0 {
-				add(text, false)
-			}
-			return err
-		}
+func (s *summarizer) values(add func(text []byte, primary bool)) {
+	s.each(func() {
+		s.kept = s.kept[:0]
 		primary := false
-		kept := r.kept[:0]
-		err := r.object(func(name []byte) error {
-			switch string(name) {
-			case "value":
-				text, err := r.text()
-				kept = append(kept[:0], text...)
-				return err
-			case "is_primary":
-				primary = r.dec.PeekKind() == 't'
-				return r.dec.SkipValue()
-			default:
-				return r.dec.SkipValue()
+		if s.doc.Kind() != '{' {
+			s.kept = append(s.kept, s.text()...)
+		} else {
+			for s.doc.Open(); s.doc.More(); {
+				switch string(s.doc.Name()) {
+				case "value":
+					s.kept = append(s.kept[:0], s.text()...)
+				case "is_primary":
+					primary = s.doc.Kind() == 't'
+					s.doc.Skip()
+				default:
+					s.doc.Skip()
+				}
 			}
-		})
-		r.kept = kept
-		if err == nil && len(kept) > 0 {
-			add(kept, primary)
 		}
-		return err
+		if len(s.kept) > 0 {
+			add(s.kept, primary)
+		}
 	})
 }
 
 // addEmployment reads an employment, which is JSON inside a string. The best one counts: a present one before a primary one before any.
 func (s *summarizer) addEmployment(text []byte, primary bool) {
-	r := borrowReader(text)
-	defer r.giveBack()
+	if !jsontext.Value(text).IsValid(lenient...) {
+		var ok bool
+		if text, ok = fromPython(string(text)); !ok {
+			return
+		}
+	}
+	c := &s.inner
+	if c.Reset(text); c.Kind() != '{' {
+		return
+	}
 	var company, title string
 	rank := 1
 	if primary {
 		rank = 2
 	}
-	err := r.object(func(name []byte) error {
-		switch string(name) {
+	for c.Open(); c.More(); {
+		switch string(c.Name()) {
 		case "company_name":
-			text, err := r.text()
-			company = string(text)
-			return err
+			company = string(textOf(c, &s.innerRoom))
 		case "title":
-			text, err := r.text()
-			title = string(text)
-			return err
+			title = string(textOf(c, &s.innerRoom))
 		case "is_present":
-			if r.dec.PeekKind() == 't' {
+			if c.Kind() == 't' {
 				rank += 2
 			}
-			return r.dec.SkipValue()
+			c.Skip()
 		default:
-			return r.dec.SkipValue()
+			c.Skip()
 		}
-	})
-	if err != nil || company == "" && title == "" || rank <= s.rank {
+	}
+	if company == "" && title == "" || rank <= s.rank {
 		return
 	}
-	s.rank, s.employment, s.position = rank, company, title
+	s.rank, s.employer, s.position = rank, company, title
 }
 
 // tag reads one tag, a string or an object with the text under "tag".
-func (s *summarizer) tag(r *reader) error {
-	if r.dec.PeekKind() != '{' {
-		text, err := r.text()
-		if err == nil && len(text) > 0 {
-			s.tags = append(s.tags, string(text))
-		}
-		return err
+func (s *summarizer) tag() {
+	if s.doc.Kind() != '{' {
+		s.addTag()
+		return
 	}
-	return r.object(func(name []byte) error {
-		if string(name) != "tag" {
-			return r.dec.SkipValue()
+	for s.doc.Open(); s.doc.More(); {
+		if string(s.doc.Name()) == "tag" {
+			s.addTag()
+		} else {
+			s.doc.Skip()
 		}
-		text, err := r.text()
-		if err == nil && len(text) > 0 {
-			s.tags = append(s.tags, string(text))
-		}
-		return err
-	})
+	}
+}
+
+func (s *summarizer) addTag() {
+	if text := s.text(); len(text) > 0 {
+		s.tags = append(s.tags, string(text))
+	}
+}
+
+// text reads a value as text: strings, numbers and booleans are it, anything else is none. It is valid until the next one is read.
+func (s *summarizer) text() []byte { return textOf(&s.doc, &s.docRoom) }
+
+func textOf(c *jsonwalk.Cursor, room *[]byte) []byte {
+	v := c.Value()
+	switch v.Kind() {
+	case '"':
+		return unquoted(v, room)
+	case '0', 't', 'f':
+		return v
+	default:
+		return nil
+	}
 }
 
 func (s *summarizer) summary() Summary {
@@ -219,7 +281,7 @@ func (s *summarizer) summary() Summary {
 	if sum.Name == "" {
 		sum.Name = s.companyName
 	}
-	sum.Company, sum.Title = s.employment, s.position
+	sum.Company, sum.Title = s.employer, s.position
 	if sum.Company == "" {
 		sum.Company = s.parent
 	}
@@ -229,37 +291,16 @@ func (s *summarizer) summary() Summary {
 	return sum
 }
 
-// reader walks over one JSON document.
+// reader reads a JSON document that nobody has checked.
 type reader struct {
-	src  *bytes.Buffer
 	data []byte
 	dec  *jsontext.Decoder
-	// room holds the last text that had to be unquoted, kept the value that is being read.
-	room, kept []byte
+	// room holds the last text that had to be unquoted.
+	room []byte
 }
 
 func newReader(data []byte) *reader {
-	src := bytes.NewBuffer(data)
-	return &reader{src: src, data: data, dec: jsontext.NewDecoder(src, lenient...)}
-}
-
-// readers are those that read other documents before.
-var readers sync.Pool
-
-// borrowReader returns a reader that giveBack makes ready for another document. Nothing that it has returned may be used afterwards.
-func borrowReader(data []byte) *reader {
-	r, ok := readers.Get().(*reader)
-	if !ok {
-		return newReader(data)
-	}
-	*r.src, r.data = *bytes.NewBuffer(data), data
-	r.dec.Reset(r.src, lenient...)
-	return r
-}
-
-func (r *reader) giveBack() {
-	*r.src, r.data = bytes.Buffer{}, nil // The document is not held up.
-	readers.Put(r)
+	return &reader{data: data, dec: jsontext.NewDecoder(bytes.NewBuffer(data), lenient...)}
 }
 
 // object reads an object, calling member with each name, valid until it reads the value, which it must.
@@ -325,14 +366,16 @@ func (r *reader) text() ([]byte, error) {
 	}
 }
 
-// unquote returns the text of a JSON string. There are hardly ever escapes, and then the text lies between the quotes.
-func (r *reader) unquote(quoted jsontext.Value) []byte {
+func (r *reader) unquote(quoted jsontext.Value) []byte { return unquoted(quoted, &r.room) }
+
+// unquoted returns the text of a JSON string. There are hardly ever escapes, and then the text lies between the quotes; otherwise it is in room.
+func unquoted(quoted jsontext.Value, room *[]byte) []byte {
 	text := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(text, '\\') < 0 {
 		return text
 	}
-	r.room, _ = jsontext.AppendUnquote(r.room[:0], quoted) // An error speaks of invalid UTF-8, which is replaced.
-	return r.room
+	*room, _ = jsontext.AppendUnquote((*room)[:0], quoted) // An error speaks of invalid UTF-8, which is replaced.
+	return *room
 }
 
 // raw reads a value and returns its bytes as they stand in the document, nil for null.
