@@ -7,7 +7,6 @@ import (
 	"maps"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -25,8 +24,6 @@ const (
 	maxBatch = 1000
 	// maxBatchBytes keeps a batch well below what made servers slow.
 	maxBatchBytes = 8 << 20
-	// maxBodies is how much memory for message bodies is kept from one Append to the next.
-	maxBodies = 4 << 20
 )
 
 // Append stores one event for each change, as [poller.Ledger] demands. Changes that fit one batch are stored together or not at all. Events are encoded while an earlier Append
@@ -34,10 +31,10 @@ const (
 //
 // On an error, which wraps [poller.ErrConflict] if another writer was there first, some of the changes may be stored.
 func (p *Publisher) Append(ctx context.Context, changes []poller.Change) ([]uint64, error) {
-	bodies := takeBodies()
-	defer bodies.giveBack()
+	room := takeRoom()
+	defer room.giveBack()
 	sequences := make([]uint64, 0, len(changes))
-	batch, err := p.batch(changes, bodies)
+	batch, err := p.batch(changes, room)
 	if err != nil {
 		return nil, err
 	}
@@ -57,35 +54,15 @@ func (p *Publisher) Append(ctx context.Context, changes []poller.Change) ([]uint
 		if changes = changes[len(batch):]; len(changes) == 0 {
 			return sequences, nil
 		}
-		bodies.data = bodies.data[:0]
-		if batch, err = p.batch(changes, bodies); err != nil {
+		room.clear()
+		if batch, err = p.batch(changes, room); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// bodies holds the messages that are being appended.
-type bodies struct{ data []byte }
-
-// spareBodies keeps their memory from one Append to the next.
-var spareBodies sync.Pool
-
-func takeBodies() *bodies {
-	if b, ok := spareBodies.Get().(*bodies); ok {
-		return b
-	}
-	return &bodies{}
-}
-
-func (b *bodies) giveBack() {
-	if cap(b.data) <= maxBodies {
-		b.data = b.data[:0]
-		spareBodies.Put(b)
-	}
-}
-
 // batch encodes as many of the changes as go together, one at least if there is one.
-func (p *Publisher) batch(changes []poller.Change, bodies *bodies) ([]*outgoing, error) {
+func (p *Publisher) batch(changes []poller.Change, room *room) ([]*outgoing, error) {
 	most := int(p.maxBatch.Load())
 	batch := make([]*outgoing, 0, min(len(changes), most))
 	size := 0
@@ -95,13 +72,11 @@ func (p *Publisher) batch(changes []poller.Change, bodies *bodies) ([]*outgoing,
 		if _, again := contacts[c.Contact.ID]; again {
 			break // The server checks a batch against what was there before, so a contact's second change has to wait for the next.
 		}
-		start := len(bodies.data)
-		o, err := p.message(c, bodies)
+		o, err := p.message(c, room)
 		if err != nil {
 			return nil, err
 		}
 		if size += o.size; len(batch) > 0 && size > maxBatchBytes {
-			bodies.data = bodies.data[:start]
 			break
 		}
 		contacts[c.Contact.ID] = struct{}{}

@@ -115,7 +115,7 @@ func (p *Publisher) erasureMessage(contactID, recordType string, revision, previ
 	return p.message(&poller.Change{
 		Kind: poller.Deleted, Contact: nimble.Contact{ID: contactID, RecordType: recordType, Raw: raw}, Fingerprint: fingerprint, Revision: revision, Previous: previous,
 		Observed: time.Now().UTC(), FoundBy: poller.FoundByReconcile, Reason: reason, Erased: true,
-	}, &bodies{})
+	}, &room{})
 }
 
 // purge removes the messages before a sequence that a filter matches from a stream.

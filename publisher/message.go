@@ -117,8 +117,8 @@ func timeOf(c *poller.Change) time.Time {
 	return at
 }
 
-// message encodes a change. The body is appended to bodies.
-func (p *Publisher) message(c *poller.Change, bodies *bodies) (*outgoing, error) {
+// message encodes a change, into the room.
+func (p *Publisher) message(c *poller.Change, room *room) (*outgoing, error) {
 	e, h, err := eventOf(p.cfg.Account, c)
 	if err != nil {
 		return nil, err
@@ -127,10 +127,10 @@ func (p *Publisher) message(c *poller.Change, bodies *bodies) (*outgoing, error)
 	if err := subject.Check(); err != nil {
 		return nil, err
 	}
-	start := len(bodies.data)
-	bodies.data = e.Append(bodies.data)
+	header := room.header()
+	h.Put(header)
 	o := &outgoing{
-		msg: &nats.Msg{Subject: subject.String(), Header: nats.Header(h.Map()), Data: bodies.since(start)},
+		msg: &nats.Msg{Subject: subject.String(), Header: header, Data: room.body(e.SizeHint(), e.Append)},
 		id:  h.ID, contact: c.Contact.ID, kind: c.Kind,
 		filter: event.ContactSubjects(p.cfg.Prefix, p.cfg.Account, c.Contact.ID),
 		since:  e.Time,
@@ -141,16 +141,12 @@ func (p *Publisher) message(c *poller.Change, bodies *bodies) (*outgoing, error)
 		return o, nil
 	}
 	e.Truncate(p.limit() - (o.size - len(o.msg.Data)))
-	bodies.data = e.Append(bodies.data[:start])
-	o.msg.Data = bodies.since(start)
+	o.msg.Data = e.Encode()
 	if o.size = sizeOf(o.msg); o.size > p.limit() {
 		return nil, &TooLargeError{ContactID: o.contact, Size: o.size, Limit: p.limit(), Err: nats.ErrMaxPayload}
 	}
 	return o, nil
 }
-
-// since is what was appended from a position on.
-func (b *bodies) since(start int) []byte { return b.data[start:len(b.data):len(b.data)] }
 
 // batchRoom is kept free in each message for the headers that make it part of a batch.
 const batchRoom = 128

@@ -42,12 +42,15 @@ func (e *Event) Append(dst []byte) []byte {
 }
 
 // Encode returns the event as JSON.
-func (e *Event) Encode() []byte {
+func (e *Event) Encode() []byte { return e.Append(make([]byte, 0, e.SizeHint())) }
+
+// SizeHint is about how many bytes the event has as JSON, hardly ever less than that.
+func (e *Event) SizeHint() int {
 	size := 1024 + len(e.Data.Contact)
 	for key, c := range e.Data.Changes {
 		size += len(key) + len(c.Before) + len(c.After) + 32
 	}
-	return e.Append(make([]byte, 0, size))
+	return size
 }
 
 // Encode returns the receipt as JSON.

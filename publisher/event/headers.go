@@ -54,9 +54,15 @@ const cut = "*"
 
 // Map returns the headers in the form that NATS messages have them.
 func (h Headers) Map() map[string][]string {
+	m := make(map[string][]string, 9)
+	h.Put(m)
+	return m
+}
+
+// Put sets the headers in a message's.
+func (h Headers) Put(m map[string][]string) {
 	// One backing array for all values: every message needs them.
 	values := make([]string, 0, 9)
-	m := make(map[string][]string, 16) // Room for the headers that publishing adds.
 	set := func(name, value string) {
 		values = append(values, value)
 		m[name] = values[len(values)-1 : len(values) : len(values)]
@@ -78,7 +84,6 @@ func (h Headers) Map() map[string][]string {
 	if h.Verb == Deleted {
 		set(HeaderOperation, OperationDelete)
 	}
-	return m
 }
 
 // ParseHeaders reads the headers of a contact event's message. A [nats.Header] is such a map.
