@@ -25,9 +25,12 @@ type silence struct {
 // suspicious is how many intervals may pass without a complete poll.
 const suspicious = 5
 
+// lookEvery keeps a bridge that polls every few milliseconds from looking as often.
+const lookEvery = 250 * time.Millisecond
+
 // run returns when ctx ends.
 func (s silence) run(ctx context.Context) {
-	ticker := time.NewTicker(max(s.interval, 10*time.Millisecond))
+	ticker := time.NewTicker(max(s.interval, lookEvery))
 	defer ticker.Stop()
 	var since time.Time // Since when a complete poll has been due; zero while none is.
 	warned := false
