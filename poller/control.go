@@ -66,9 +66,9 @@ func (p *Poller) obey(ctx context.Context, o order) {
 	o.done <- o.do(ctx)
 }
 
-// pace is when the next poll is due.
+// pace is when the next poll is due, and when the account's total was asked for last.
 type pace struct {
-	next             time.Time
+	next, counted    time.Time
 	failing, refused *backoff.ExponentialBackOff
 	// polled are told of the next poll's outcome.
 	polled []chan error

@@ -28,7 +28,7 @@
 //
 // # How deletions are found
 //
-// A contact that is deleted vanishes without a word. So each poll asks for the account's total as well, and when that disagrees, and every [Config.ReconcileInterval], the account is
+// A contact that is deleted vanishes without a word. So each poll asks for the account's total as well (twice a second if there are more polls), and when that disagrees, and every [Config.ReconcileInterval], the account is
 // reconciled with what is known: Nimble's counts over ranges of `created` are held against the table, a range that differs is halved until it is short, and then its ids
 // are listed. Small accounts, and ranges that differ in many places, are listed at once. Beside that a part of the account is read completely each time, so that within a day
 // edits are found that moved no `updated`, and that counts are proven against listings; counts over `updated` find what the search index showed too late. Where counts are

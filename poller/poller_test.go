@@ -136,24 +136,26 @@ func TestSnapshotThenCreatedThenUpdated(t *testing.T) {
 
 func TestIdlePollIsOneRequestAndOneCount(t *testing.T) {
 	tests := []struct {
-		name      string
-		reconcile time.Duration
-		want      int
+		name                string
+		interval, reconcile time.Duration
+		want                int
 	}{
-		{"with the total that finds deletions", 0, 20},
-		{"without reconciliation", -1, 10},
+		{"with the total that finds deletions", 10 * time.Second, 0, 20},
+		{"without reconciliation", 10 * time.Second, -1, 10},
+		{"two a second with the total", 500 * time.Millisecond, 0, 400},
+		{"ten a second with the total twice a second", 100 * time.Millisecond, 0, 1200},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				account := nimbletest.New(nimbletest.WithContacts(1000))
 				ledger := newMemory()
-				start(t, account, ledger, poller.Config{Interval: 10 * time.Second, ReconcileInterval: tt.reconcile})
+				start(t, account, ledger, poller.Config{Interval: tt.interval, ReconcileInterval: tt.reconcile})
 				pass(5 * time.Second)
 				account.ResetRequests()
 				pass(100 * time.Second)
 				if got := len(account.Requests()); got != tt.want {
-					t.Errorf("%d requests in 10 idle polls, want %d", got, tt.want)
+					t.Errorf("%d requests in %d idle polls, want %d", got, 100*time.Second/tt.interval, tt.want)
 				}
 			})
 		})

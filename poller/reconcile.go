@@ -500,10 +500,19 @@ func (d *drift) settle(difference int, found bool, cfg Config) {
 	}
 }
 
+// countEvery is how often the account's total is asked for by a bridge that polls more often than that: its requests are better spent on finding changes.
+const countEvery = 500 * time.Millisecond
+
 // watchTotal holds the account's total against what is known, after a complete poll.
 func (p *Poller) watchTotal(ctx context.Context) {
 	if p.cfg.ReconcileInterval < 0 || p.progress.SnapshotFinished.IsZero() {
 		return
+	}
+	if p.pace != nil && p.cfg.Interval < countEvery {
+		if time.Since(p.pace.counted) < countEvery {
+			return
+		}
+		p.pace.counted = time.Now()
 	}
 	difference, err := p.total(ctx)
 	if err != nil {
