@@ -12,8 +12,9 @@ import (
 )
 
 func TestDemoEndsByItself(t *testing.T) {
-	setenv(t, map[string]string{"NIMBLE_API_KEY": "real-key", "NIMBLE_BASE_URL": "https://127.0.0.1:1", "NATS_URL": "nats://127.0.0.1:1"}) // None of its business.
-	code, stdout, stderr := runProgram(t.Context(), "demo", "--events", "7", "--contacts", "5", "--seed", "1", "--nats-addr", "127.0.0.1:0")
+	t.Parallel()
+	env := map[string]string{"NIMBLE_API_KEY": "real-key", "NIMBLE_BASE_URL": "https://127.0.0.1:1", "NATS_URL": "nats://127.0.0.1:1"} // None of its business.
+	code, stdout, stderr := runApart(t, env, "demo", "--events", "7", "--contacts", "5", "--seed", "1", "--nats-addr", "127.0.0.1:0")
 	if code != 0 || stderr != "" {
 		t.Errorf("exit code %d, stderr %q; want 0 and nothing", code, stderr)
 	}
@@ -40,8 +41,8 @@ func TestDemoEndsByItself(t *testing.T) {
 }
 
 func TestDemoEndsAfterATime(t *testing.T) {
-	setenv(t, nil)
-	code, stdout, stderr := runProgram(t.Context(), "demo", "--for", "1s", "--nats-addr", "127.0.0.1:0")
+	t.Parallel()
+	code, stdout, stderr := runApart(t, nil, "demo", "--for", "1s", "--nats-addr", "127.0.0.1:0")
 	if code != 0 || stderr != "" || !strings.Contains(stdout, "  snapshot  ") {
 		t.Errorf("exit code %d, stderr %q, stdout\n%s\nwant 0, nothing and snapshots", code, stderr, stdout)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,11 +29,17 @@ import (
 // deployedUsers reads the users from the deployed file.
 func deployedUsers(t *testing.T) *server.Options {
 	t.Helper()
-	for _, user := range []string{"BRIDGE", "CONSUMER", "OPERATOR"} {
-		t.Setenv("NATS_"+user+"_PASSWORD", passwordOf(strings.ToLower(user)))
-	}
-	opts, err := server.ProcessConfigFile("../../deploy/nats/permissions.conf")
+	file, err := os.ReadFile("../../deploy/nats/permissions.conf")
 	if err != nil {
+		t.Fatal(err)
+	}
+	// The environment has the passwords in production; here the file begins with them, so that tests can run side by side.
+	var passwords strings.Builder
+	for _, user := range []string{"BRIDGE", "CONSUMER", "OPERATOR"} {
+		fmt.Fprintf(&passwords, "NATS_%s_PASSWORD: %q\n", user, passwordOf(strings.ToLower(user)))
+	}
+	opts := new(server.Options)
+	if err := opts.ProcessConfigString(passwords.String() + string(file)); err != nil {
 		t.Fatal(err)
 	}
 	return opts
@@ -300,6 +307,7 @@ func operate(t *testing.T, srv *server.Server) {
 
 // Taking any one of the bridge's permissions away breaks something, so there is none that it does not need.
 func TestEachDeployedPermissionOfTheBridgeIsNeeded(t *testing.T) {
+	t.Parallel()
 	opts := deployedUsers(t)
 	if err := bridgeCycle(t.Context(), guardedServer(t, opts, "bridge", nil)); err != nil {
 		t.Fatalf("with every permission: %v", err)

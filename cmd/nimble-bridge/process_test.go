@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -65,6 +67,55 @@ const (
 type process struct {
 	cmd *exec.Cmd
 	log *os.File
+}
+
+// apart prepares the program as a process of its own, so that tests which give it an environment can wait side by side.
+func apart(t *testing.T, env map[string]string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(buildProgram(t, bridgePackage), args...)
+	cmd.Env = os.Environ()
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+// runApart is runProgram in a process of its own.
+func runApart(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	cmd := apart(t, env, args...)
+	cmd.Stdout, cmd.Stderr = &out, &err
+	if err := cmd.Run(); err != nil && !is[*exec.ExitError](err) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), err.String()
+}
+
+// startApart is start in a process of its own.
+func startApart(t *testing.T, env map[string]string, args ...string) *running {
+	t.Helper()
+	cmd := apart(t, env, args...)
+	r := &running{stdout: newOutput(), stderr: newOutput(), code: make(chan int, 1)}
+	cmd.Stdout, cmd.Stderr = r.stdout, r.stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.stop = func() { _ = cmd.Process.Signal(syscall.SIGTERM) }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // What came of it is in the exit code.
+		r.code <- cmd.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+		if t.Failed() {
+			t.Logf("stdout:\n%s\nstderr:\n%s", r.stdout, r.stderr)
+		}
+	})
+	return r
 }
 
 // launch starts a program that the end of the test kills.
@@ -124,16 +175,29 @@ func (p *process) ends(t *testing.T) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// freeAddress returns a loopback address that nobody listens on.
+// freeAddress returns an address on this machine at which nobody listens. It is not one of those that the system gives out by itself, to connections too, so that it stays free while a program
+// that listens there is killed and started again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		address := fmt.Sprint("127.0.0.1:", 10_000+(firstPort+nextPort.Add(1))%20_000)
+		listener, err := net.Listen("tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = listener.Close()
+		return address
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
+
+// Tests of other packages may look for addresses at the same time, so each process begins somewhere else.
+var (
+	firstPort = rand.Uint32N(20_000)
+	nextPort  atomic.Uint32
+)
 
 // within tries until there is no error, and fails with the last one.
 func within(t *testing.T, patience time.Duration, try func(ctx context.Context) error) {
@@ -141,7 +205,8 @@ func within(t *testing.T, patience time.Duration, try func(ctx context.Context) 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var err error
-	for ctx.Err() == nil {
+	// Some tries read everything that is stored. What they wait for needs the processor as well.
+	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(pause*3/2, time.Second/2) {
 		attempt, done := context.WithTimeout(ctx, time.Minute) // Reading thousands of events takes its time under the race detector.
 		err = try(attempt)
 		done()
@@ -150,7 +215,7 @@ func within(t *testing.T, patience time.Duration, try func(ctx context.Context) 
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 	t.Fatalf("not within %s: %v", patience, err)

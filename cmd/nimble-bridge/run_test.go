@@ -195,6 +195,12 @@ func startNimble(t *testing.T, opts ...nimbletest.Option) *nimbletest.Server {
 // environment is a configuration for tests; the pairs replace or add.
 func environment(t *testing.T, nimble *nimbletest.Server, pairs ...string) {
 	t.Helper()
+	setenv(t, variablesFor(t, nimble, pairs...))
+}
+
+// variablesFor are those of a bridge in a hurry; pairs adds to them or replaces them.
+func variablesFor(t *testing.T, nimble *nimbletest.Server, pairs ...string) map[string]string {
+	t.Helper()
 	env := map[string]string{
 		"NIMBLE_API_KEY": "test-key", "NIMBLE_BASE_URL": nimble.URL, "NIMBLE_ACCOUNT": "acme", "NIMBLE_RATE_LIMIT": "1000",
 		"POLL_INTERVAL": "50ms", "HTTP_ADDR": "127.0.0.1:0", "EMBEDDED_NATS_DIR": t.TempDir(), "EMBEDDED_NATS_ADDR": "127.0.0.1:0",
@@ -202,7 +208,7 @@ func environment(t *testing.T, nimble *nimbletest.Server, pairs ...string) {
 	for i := 0; i < len(pairs); i += 2 {
 		env[pairs[i]] = pairs[i+1]
 	}
-	setenv(t, env)
+	return env
 }
 
 // subscribe receives events as a consumer does that knows nothing but NATS.
@@ -394,6 +400,7 @@ func TestNothingIsWaitedForOnceItIsThere(t *testing.T) {
 }
 
 func TestNATSIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	nimble := startNimble(t, nimbletest.WithContacts(3))
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -401,8 +408,7 @@ func TestNATSIsWaitedFor(t *testing.T) {
 	}
 	addr := free.Addr().String()
 	_ = free.Close()
-	environment(t, nimble, "NATS_URL", "nats://"+addr)
-	r := start(t)
+	r := startApart(t, variablesFor(t, nimble, "NATS_URL", "nats://"+addr))
 	got := awaitReadiness(t, r.url(t), natsUnreachable)
 	if !strings.Contains(got.Message, addr) {
 		t.Errorf("message %q, want the address in it", got.Message)
@@ -518,9 +524,9 @@ func TestNimbleIsWaitedFor(t *testing.T) {
 
 // TestAnUnfitStreamIsWaitedFor starts where streams are missing that the bridge may not create, and goes on where one has the wrong shape, until somebody has seen to both.
 func TestAnUnfitStreamIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	nimble, server := startNimble(t, nimbletest.WithContacts(3)), startNATS(t, "127.0.0.1:0")
-	environment(t, nimble, "NATS_URL", server.URL(), "NATS_MANAGE", "false")
-	r := start(t)
+	r := startApart(t, variablesFor(t, nimble, "NATS_URL", server.URL(), "NATS_MANAGE", "false"))
 	got := awaitReadiness(t, r.url(t), streamUnfit)
 	if !strings.Contains(got.Message, "NIMBLE") || !strings.Contains(got.Message, "NATS_MANAGE") {
 		t.Errorf("message %q, want the stream's name and what to do", got.Message)

@@ -79,6 +79,7 @@ func TestTailShowsWhatHappens(t *testing.T) {
 }
 
 func TestTailSurvivesRestartsOfTheServer(t *testing.T) {
+	t.Parallel()
 	nimble := startNimble(t, nimbletest.WithContacts(20))
 	options := embedded.Options{Dir: t.TempDir(), Addr: freeAddress(t)}
 	startServer := func() *embedded.Server {
@@ -90,10 +91,10 @@ func TestTailSurvivesRestartsOfTheServer(t *testing.T) {
 	}
 	server := startServer()
 	defer func() { server.Shutdown() }()
-	environment(t, nimble, "NATS_URL", server.URL())
-	bridge := start(t)
+	env := variablesFor(t, nimble, "NATS_URL", server.URL())
+	bridge := startApart(t, env)
 	awaitReadiness(t, bridge.url(t), "")
-	r := start(t, "tail", "--json", "--all")
+	r := startApart(t, env, "tail", "--json", "--all")
 	r.stdout.await(t, `"type":"com.nimble.contact.snapshot"`)
 	ids := nimble.IDs()
 	for round := range 2 {
@@ -294,6 +295,7 @@ func TestTailOnATerminal(t *testing.T) {
 
 // A pipe whose reader has gone ends the program well: what it prints may go through head.
 func TestTailEndsWithItsReader(t *testing.T) {
+	t.Parallel()
 	server := startNATS(t, "127.0.0.1:0")
 	created := &nats.Msg{Subject: "nimble.acme.contact.created.a1", Data: sample(t, "created")}
 	publish := streamOf(t, server.URL(), created)

@@ -69,6 +69,7 @@ func (p *process) writes(t *testing.T, pattern string) (group string) {
 
 // TestTheKeyIsRotated takes a key back while the bridge polls with it, and puts the new one into the key's file.
 func TestTheKeyIsRotated(t *testing.T) {
+	t.Parallel()
 	for name, given := range map[string]string{"account found by the key": "", "account given": "acme"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -265,6 +266,7 @@ func TestFullServer(t *testing.T) {
 
 // TestStreamsAreDeleted deletes, under a running bridge, each stream that it works with.
 func TestStreamsAreDeleted(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"NIMBLE", "KV_nimble-contacts", "KV_nimble-bridge"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -347,6 +349,7 @@ func TestStreamIsDeletedThatTheBridgeMayNotCreate(t *testing.T) {
 
 // TestPermissionIsTakenAway takes a permission from the bridge's user while it polls, and gives it back.
 func TestPermissionIsTakenAway(t *testing.T) {
+	t.Parallel()
 	for name, subject := range map[string]string{"to publish": "nimble.acme.contact.>", "to lead": "$KV.nimble-bridge.acme.leader", "to look": "$JS.API.STREAM.INFO.NIMBLE"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -416,6 +419,7 @@ func subjects(t *testing.T, server *natsServer) (list string) {
 
 // TestLeaderCutOffFromNATS cuts the bridge that polls off from NATS, in two ways. It stops polling, the other takes over, and the first stands by once it is back.
 func TestLeaderCutOffFromNATS(t *testing.T) {
+	t.Parallel()
 	for name, how := range map[string]proxyState{"connections end": closed, "nothing arrives": silent} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
