@@ -23,7 +23,10 @@ func TestEveryTroubleHasItsTest(t *testing.T) {
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	tests := make(map[string]map[string]bool)
-	for pkg, dir := range map[string]string{"cmd": ".", "publisher": "../../publisher", "poller": "../../poller", "nimble": "../../nimble"} {
+	for pkg, dir := range map[string]string{
+		"cmd": ".", "publisher": "../../publisher", "embedded": "../../publisher/embedded", "consumer": "../../publisher/consumer",
+		"poller": "../../poller", "nimble": "../../nimble",
+	} {
 		tests[pkg] = testsIn(t, dir)
 	}
 	name := regexp.MustCompile("`([a-z]+)\\.(Test[A-Z][A-Za-z0-9]*)`")
