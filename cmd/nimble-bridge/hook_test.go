@@ -183,6 +183,7 @@ func TestHookKilled(t *testing.T) {
 		process.kill()
 	}
 	process := launch(t, path, env, args...)
+	process.writes(t, `"msg":"hook runs"`) // Everything may have been delivered before, and it is to hear the signal.
 	within(t, time.Minute, func(context.Context) error { return inOrder(r.finished(), h.revisions) })
 	if code := process.stop(t); code != 0 {
 		t.Errorf("exit code %d after SIGTERM, want 0", code)

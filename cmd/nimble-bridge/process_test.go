@@ -205,8 +205,8 @@ func within(t *testing.T, patience time.Duration, try func(ctx context.Context) 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var err error
-	// Some tries read everything that is stored. What they wait for needs the processor as well.
-	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(pause*3/2, time.Second/2) {
+	for ctx.Err() == nil {
+		began := time.Now()
 		attempt, done := context.WithTimeout(ctx, time.Minute) // Reading thousands of events takes its time under the race detector.
 		err = try(attempt)
 		done()
@@ -215,7 +215,8 @@ func within(t *testing.T, patience time.Duration, try func(ctx context.Context) 
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		// Some tries read everything that is stored, and what they wait for needs the processor as well.
+		case <-time.After(max(50*time.Millisecond, min(2*time.Since(began), time.Second))):
 		}
 	}
 	t.Fatalf("not within %s: %v", patience, err)
