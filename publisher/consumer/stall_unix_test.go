@@ -24,6 +24,7 @@ func TestProcessThatWasStopped(t *testing.T) {
 	first := startProcess(t, w.srv.URL(), &d)
 	w.publish("a", event.Created)
 	eventually(t, "the process is active", func() bool { return d.len() == 1 })
+	w.idle("test")
 	slow := w.publish("slow", event.Created)
 	eventually(t, "the process is busy", func() bool { return first.has("slow 1") })
 	signs.awaitMore(w.publish("a", event.Updated, "tags"), 1) // Now the event is in the process.
