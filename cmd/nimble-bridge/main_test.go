@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	// Tests that run side by side wait for processes most of the time, so that there may be more of them than processors.
 	if !given("test.parallel") {
-		_ = flag.Set("test.parallel", "14")
+		_ = flag.Set("test.parallel", "8")
 	}
 	// What a server leaves behind that is stopped while it sets up the bucket's source is not ours.
 	server := goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3")

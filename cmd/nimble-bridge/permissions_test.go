@@ -307,7 +307,6 @@ func operate(t *testing.T, srv *server.Server) {
 
 // Taking any one of the bridge's permissions away breaks something, so there is none that it does not need.
 func TestEachDeployedPermissionOfTheBridgeIsNeeded(t *testing.T) {
-	t.Parallel()
 	opts := deployedUsers(t)
 	if err := bridgeCycle(t.Context(), guardedServer(t, opts, "bridge", nil)); err != nil {
 		t.Fatalf("with every permission: %v", err)
@@ -383,7 +382,7 @@ func cycle(ctx context.Context, conn *publisher.Connection) error {
 		return err
 	}
 	standing, followed := make(chan struct{}, 100), make(chan error, 1)
-	err = leader.Run(ctx, func(context.Context) error {
+	err = leader.Run(ctx, func(leading context.Context) error {
 		if err := publish(ctx, p); err != nil {
 			return err
 		}
@@ -392,7 +391,8 @@ func cycle(ctx context.Context, conn *publisher.Connection) error {
 		}()
 		select {
 		case <-standing:
-		case <-ctx.Done():
+		case <-leading.Done():
+			return leading.Err()
 		}
 		return errDone
 	}, nil)
