@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -257,9 +258,9 @@ func TestUpdatedMovingWithoutContent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		account := nimbletest.New(nimbletest.WithContacts(50))
 		ledger := newMemory()
-		examined := 0
-		start(t, account, ledger, poller.Config{Polled: func(r poller.PollResult) { examined += r.Examined }})
-		examined = 0
+		var examined atomic.Int64
+		start(t, account, ledger, poller.Config{Polled: func(r poller.PollResult) { examined.Add(int64(r.Examined)) }})
+		examined.Store(0)
 		for i, id := range account.IDs() {
 			if i%2 == 0 {
 				account.Touch(id)
@@ -269,8 +270,8 @@ func TestUpdatedMovingWithoutContent(t *testing.T) {
 		}
 		account.CountDown()
 		pass(time.Minute)
-		if examined < 50 {
-			t.Errorf("%d contacts examined since, want the 50 that moved", examined)
+		if got := examined.Load(); got < 50 {
+			t.Errorf("%d contacts examined since, want the 50 that moved", got)
 		}
 		pass(2 * time.Hour)
 		if got := len(ledger.events); got != 50 {
